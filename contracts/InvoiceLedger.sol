@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Authorizations} from "./Authorizations.sol";
+import {IInvoiceLedger} from "./interfaces/IInvoiceLedger.sol";
+import {IProductRegistry} from "./interfaces/IProductRegistry.sol";
+import {ISpaceRegistry} from "./interfaces/ISpaceRegistry.sol";
+import {AuthorizationTerms, CompactTerms, Terms} from "./libraries/Terms.sol";
+
+/// @title Invoiced money
+/// @notice The manual is IInvoiceLedger.
+contract InvoiceLedger is IInvoiceLedger, Authorizations {
+    using Terms for CompactTerms;
+
+    mapping(bytes32 authorizationId => Invoiced) private invoiced;
+    mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private recorded;
+    mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private claims;
+
+    constructor(
+        ISpaceRegistry spaces_,
+        IProductRegistry products_,
+        address rateCards_
+    ) Authorizations(spaces_, products_, rateCards_) {}
+
+    /// @inheritdoc IInvoiceLedger
+    function recordPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
+        bytes32 id = partyId(terms, terms.provider);
+        uint128 known = recorded[id][referenceHash];
+        require(
+            amount > 0 && (known == 0 || known == amount),
+            PaymentInvalid(id, referenceHash, known, amount)
+        );
+        if (known == amount) return;
+
+        recorded[id][referenceHash] = amount;
+        uint128 paid = invoiced[id].paid += amount;
+
+        emit PaymentRecorded(id, referenceHash, amount, paid);
+    }
+
+    /// @inheritdoc IInvoiceLedger
+    function reversePayment(CompactTerms calldata terms, bytes32 referenceHash) external {
+        bytes32 id = partyId(terms, terms.provider);
+        uint128 amount = recorded[id][referenceHash];
+        require(amount > 0, PaymentUnknown(id, referenceHash));
+
+        recorded[id][referenceHash] = 0;
+        uint128 paid = invoiced[id].paid -= amount;
+
+        emit PaymentReversed(id, referenceHash, amount, paid);
+    }
+
+    /// @inheritdoc IInvoiceLedger
+    function claimPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
+        bytes32 id = partyId(terms, terms.consumer);
+        uint128 known = claims[id][referenceHash];
+        require(
+            amount > 0 && (known == 0 || known == amount),
+            PaymentInvalid(id, referenceHash, known, amount)
+        );
+        if (known == amount) return;
+
+        claims[id][referenceHash] = amount;
+        uint128 claimed = invoiced[id].claimed += amount;
+
+        emit PaymentClaimed(id, referenceHash, amount, claimed);
+    }
+
+    /// @inheritdoc IInvoiceLedger
+    function invoicedOf(bytes32 authorizationId) external view returns (Invoiced memory) {
+        return invoiced[authorizationId];
+    }
+
+    /// @dev Bank payments arrive after the end as well, so a closed authorization still takes records.
+    function partyId(CompactTerms calldata terms, address party) private view returns (bytes32 id) {
+        id = _hashTypedDataV4(terms.hash());
+        Status status = records[id].status;
+        require(status == Status.OPEN || status == Status.CLOSED, AuthorizationStatus(id, status));
+        require(msg.sender == party, AuthorizationNotYours(id, msg.sender));
+    }
+
+    /// @inheritdoc Authorizations
+    function _reserve(bytes32, AuthorizationTerms calldata terms, uint128 amount) internal pure override {
+        require(terms.flags & Terms.INVOICED != 0, TermsInvalid("flags"));
+        // An ISO 4217 code is three bytes: anything longer is a token address that escaped from escrow.
+        require(uint160(terms.token) >> 24 == 0 && uint160(terms.token) >> 16 != 0, TermsInvalid("token"));
+        require(amount == 0, TermsInvalid("reserve"));
+    }
+
+    /// @inheritdoc Authorizations
+    function _pay(bytes32 id, CompactTerms memory, uint128 due) internal override returns (uint128 paid) {
+        invoiced[id].due = due;
+        return invoiced[id].paid;
+    }
+
+    /// @inheritdoc Authorizations
+    function _release(bytes32, CompactTerms calldata) internal pure override returns (uint128) {
+        return 0;
+    }
+}

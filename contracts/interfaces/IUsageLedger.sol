@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {CompactTerms} from "../libraries/Terms.sol";
+import {IAuthorizations} from "./IAuthorizations.sol";
+
+/// @title Escrowed money: accounts, reservations and what they pay
+/// @notice account(owner, token): free — open, topUp → reserved — thaw → thawing — thawSeconds → free — withdraw →
+/// wallet. Settling moves reserved money to the split's accrual; each payee takes its part when it likes. Nobody else
+/// can move a user's money: there is no owner, no pause and no upgrade. Amounts are the token's smallest units.
+interface IUsageLedger is IAuthorizations {
+    struct Reservation {
+        uint128 reserved; // total set aside, paid part included
+        uint128 paid;
+        uint128 thawing; // on its way back to the consumer, still collectable
+        uint40 thawEnd; // seconds
+    }
+
+    event Deposited(address indexed owner, address indexed token, address from, uint256 amount);
+    event Withdrawn(address indexed owner, address indexed token, address to, uint256 amount);
+    event ToppedUp(bytes32 indexed authorizationId, address indexed from, uint128 amount);
+    event ThawStarted(bytes32 indexed authorizationId, uint128 amount, uint40 thawEnd);
+    event Thawed(bytes32 indexed authorizationId, uint128 amount);
+    event ArrearsSettled(bytes32 indexed authorizationId, uint128 due, uint128 paid);
+    event SharePaid(bytes32 indexed split, address indexed token, address indexed payee, uint256 amount);
+
+    error AmountZero();
+    /// @notice The account does not hold that much.
+    error BalanceTooLow(address owner, address token, uint256 free, uint256 amount);
+    /// @notice The token delivered another amount than it was asked to.
+    error TokenTransferInexact(address token, uint256 asked, uint256 received);
+    error TokenNotContract(address token);
+    /// @notice More than what is reserved and not yet paid.
+    error ThawTooLarge(bytes32 authorizationId, uint128 amount, uint128 unpaid);
+    error ThawNotOver(bytes32 authorizationId, uint40 thawEnd, uint256 nowSeconds);
+    error ShareUnknown(bytes32 split, address payee);
+
+    /// @notice Pays the caller's tokens into `owner`'s account. The amount received must equal `amount`.
+    function depositFor(address owner, address token, uint256 amount) external;
+
+    /// @notice Takes free money out of the caller's account.
+    function withdraw(address token, uint256 amount, address to) external;
+
+    /// @notice Adds to a reservation out of the caller's own account. By anyone, while the window is open.
+    function topUp(CompactTerms calldata terms, uint128 amount) external;
+
+    /// @notice Starts to take unpaid reservation back; replaces a thaw under way, 0 stops it. Consumer only.
+    /// The thawing amount stays collectable until it is released.
+    function thaw(CompactTerms calldata terms, uint128 amount) external;
+
+    /// @notice Moves a thaw that is over to the consumer's free money. By anyone.
+    function releaseThawed(CompactTerms calldata terms) external;
+
+    /// @notice Pays arrears of the settled head from a reservation that was topped up. By anyone.
+    function settleArrears(CompactTerms calldata terms) external;
+
+    /// @notice Sends a payee all that its share of the split has accrued. By anyone; it always goes to the payee.
+    function payShare(bytes32 split, address token, address payee) external returns (uint256 amount);
+
+    function freeOf(address owner, address token) external view returns (uint256);
+
+    function reservationOf(bytes32 authorizationId) external view returns (Reservation memory);
+
+    /// @notice Total ever settled to a split, in one token.
+    function accruedOf(bytes32 split, address token) external view returns (uint256);
+
+    /// @notice What payShare would send now.
+    function shareOf(bytes32 split, address token, address payee) external view returns (uint256);
+}

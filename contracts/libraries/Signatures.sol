@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+
+/// @title Did this wallet sign this digest?
+/// @dev ECDSA first: an account with EIP-7702 code still signs with its key. Then EIP-1271, with a cap on gas and
+/// on what is read back, so that a wallet can neither burn the caller's gas nor return a bomb.
+library Signatures {
+    uint256 internal constant WALLET_GAS = 150_000;
+    bytes4 internal constant MAGIC = 0x1626ba7e; // EIP-1271
+
+    /// @notice True if `wallet` signed `digest`. Never reverts for what the signature or the wallet does.
+    /// @dev ECDSA accepts 65 bytes with low s only (EIP-2), so a signature has one form.
+    function isBy(address wallet, bytes32 digest, bytes calldata signature) internal view returns (bool) {
+        (address signer, ECDSA.RecoverError problem, ) = ECDSA.tryRecover(digest, signature);
+        if (problem == ECDSA.RecoverError.NoError && signer == wallet) return true;
+        if (wallet.code.length == 0) return false;
+
+        bytes memory question = abi.encodeWithSelector(MAGIC, digest, signature);
+        bool answered;
+        bytes32 answer;
+        // Memory-safe: reads `question`, writes only the scratch word 0, and never more than 32 bytes of it.
+        assembly ("memory-safe") {
+            answered := staticcall(WALLET_GAS, wallet, add(question, 0x20), mload(question), 0, 0x20)
+            answered := and(answered, gt(returndatasize(), 0x1f))
+            answer := mload(0)
+        }
+        return answered && answer == bytes32(MAGIC);
+    }
+}

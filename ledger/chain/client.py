@@ -1,0 +1,170 @@
+"""A node, over JSON-RPC: retried while it is down, and never trusted to be the right chain unasked."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from requests.exceptions import RequestException
+from web3 import HTTPProvider
+from web3.types import RPCEndpoint
+
+from ledger.chain.decode import Reverted, decode_revert, reverted
+from ledger.core.errors import ChainError
+from ledger.core.events import Block, Log
+from ledger.core.ids import Address, Hash32
+
+
+class NodeDown(ChainError):
+    """The node does not answer."""
+
+    code = "node_down"
+
+
+class NodeError(ChainError):
+    """The node answered with an error of its own."""
+
+    code = "node_error"
+
+
+class WrongChain(ChainError):
+    """The node is on another chain than the deployment."""
+
+    code = "wrong_chain"
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Chain:
+    """One node. `notice` is told in words when a call has to be tried again.
+
+    `attempts` calls are made with pauses of 0.2 s, 0.4 s, 0.8 s … before NodeDown is raised.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        attempts: int = 5,
+        timeout: float = 20,
+        notice: Callable[[str], None] = _silent,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url = url
+        self._attempts = attempts
+        self._notice = notice
+        self._sleep = sleep
+        self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
+
+    # ------------------------------------------------------------------------------------------ raw calls
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        """One call. Raises NodeDown, Reverted (with the contract's reason) or NodeError."""
+        answer = self._tried(lambda: self._provider.make_request(RPCEndpoint(method), list(params)))
+        return _result(answer, method)
+
+    def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """Many calls in one request, answers in the order of the calls."""
+        if not calls:
+            return []
+        answers = self._tried(
+            lambda: self._provider.make_batch_request([(RPCEndpoint(method), params) for method, params in calls])
+        )
+        if not isinstance(answers, list) or len(answers) != len(calls):
+            raise NodeError("the node answered a batch with another number of results", method=calls[0][0])
+        return [_result(a, calls[0][0]) for a in sorted(answers, key=lambda a: a["id"])]
+
+    def _tried(self, call: Callable[[], Any]) -> Any:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return call()
+            except (RequestException, ConnectionError, TimeoutError) as problem:
+                if attempt == self._attempts:
+                    raise NodeDown(
+                        f"the node at {self.url} does not answer ({type(problem).__name__}), {attempt} attempts",
+                        url=self.url,
+                    ) from problem
+                pause = 0.1 * 2**attempt
+                self._notice(f"the node at {self.url} does not answer; trying again in {pause:.1f} s")
+                self._sleep(pause)
+        raise AssertionError("unreachable")
+
+    # ---------------------------------------------------------------------------------------------- reads
+
+    def chain_id(self) -> int:
+        return int(self.rpc("eth_chainId"), 16)
+
+    def block(self, at: int | str) -> Block | None:
+        """By number or tag; None if there is none yet (or the node does not know the tag)."""
+        try:
+            found = self.rpc("eth_getBlockByNumber", hex(at) if isinstance(at, int) else at, False)
+        except NodeError:
+            if at in ("safe", "finalized"):
+                return None  # consortium nodes may not know these tags
+            raise
+        return _block(found) if found else None
+
+    def blocks(self, first: int, last: int) -> list[Block]:
+        """Headers `first` to `last`, both inclusive, as many as the node has without a gap."""
+        found = self.batch([("eth_getBlockByNumber", [hex(n), False]) for n in range(first, last + 1)])
+        blocks = []
+        for answer in found:
+            if answer is None:
+                break
+            blocks.append(_block(answer))
+        return blocks
+
+    def logs(self, blocks: Sequence[Block], addresses: Sequence[Address]) -> list[list[Log]]:
+        """The logs of each block, asked for by block hash: an answer can be neither short nor of another branch."""
+        found = self.batch([("eth_getLogs", [{"blockHash": b.hash, "address": list(addresses)}]) for b in blocks])
+        return [[_log(entry) for entry in answer] for answer in found]
+
+    def code(self, address: Address) -> bytes:
+        return bytes.fromhex(self.rpc("eth_getCode", address, "latest")[2:])
+
+    def balance(self, address: Address) -> int:
+        """Wei."""
+        return int(self.rpc("eth_getBalance", address, "latest"), 16)
+
+    def nonce(self, address: Address) -> int:
+        """The next nonce, transactions in the pool counted."""
+        return int(self.rpc("eth_getTransactionCount", address, "pending"), 16)
+
+    def call(self, to: Address, data: bytes, sender: Address | None = None, at: str = "latest") -> bytes:
+        """eth_call. Raises Reverted with the contract's reason."""
+        request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
+        return bytes.fromhex(self.rpc("eth_call", request, at)[2:])
+
+
+def _result(answer: Any, method: str) -> Any:
+    error = answer.get("error")
+    if error is None:
+        return answer["result"]
+    data = error.get("data") if isinstance(error, dict) else None
+    if isinstance(data, dict):  # some nodes nest it
+        data = data.get("data")
+    message = error.get("message", "") if isinstance(error, dict) else str(error)
+    if isinstance(data, str) and data.startswith("0x") and method in ("eth_call", "eth_estimateGas"):
+        raise reverted(decode_revert(bytes.fromhex(data[2:])))
+    if "revert" in message.lower():
+        raise Reverted(f"the contract refused: {message}", error="", args={})
+    raise NodeError(f"{method}: {message}", method=method)
+
+
+def _block(found: Any) -> Block:
+    return Block(
+        int(found["number"], 16), Hash32(found["hash"]), Hash32(found["parentHash"]), int(found["timestamp"], 16)
+    )
+
+
+def _log(found: Any) -> Log:
+    return Log(
+        int(found["blockNumber"], 16),
+        Hash32(found["blockHash"]),
+        int(found["logIndex"], 16),
+        Hash32(found["transactionHash"]),
+        Address(found["address"].lower()),
+        tuple(found["topics"]),
+        found["data"],
+    )

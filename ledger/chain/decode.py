@@ -1,0 +1,182 @@
+"""From the chain's bytes to values and sentences: logs to events, return data to JSON, reverts to words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eth_abi import decode as abi_decode
+from eth_abi.exceptions import DecodingError
+
+from ledger.chain import artifacts
+from ledger.core.codes import codes
+from ledger.core.errors import ChainError
+from ledger.core.events import Event, Log
+from ledger.core.ids import Address
+
+STATUS = ("NONE", "OPEN", "ENDED", "CLOSED", "CANCELLED")
+STATUS_WORDS = {
+    "NONE": "was never opened",
+    "OPEN": "is open",
+    "ENDED": "has ended",
+    "CLOSED": "is closed",
+    "CANCELLED": "was cancelled before it opened",
+}
+
+
+class UndecodableLog(ChainError):
+    """A log of one of our own contracts does not fit its ABI: the mirror stops rather than skip it."""
+
+    code = "undecodable_log"
+
+
+class Reverted(ChainError):
+    """A contract refused. `details` hold the error's name and arguments."""
+
+    code = "reverted"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A contract's error: its name, its arguments, and a sentence."""
+
+    error: str
+    args: dict[str, Any]
+    sentence: str
+
+
+def decode_log(log: Log, contracts: Mapping[Address, str]) -> Event:
+    """`contracts` maps an address to its contract's name.
+
+    Raises:
+        UndecodableLog: an unknown topic, or bytes that do not fit.
+    """
+    contract = contracts[log.address]
+    item = artifacts.events(contract).get(log.topics[0]) if log.topics else None
+    if item is None:
+        raise UndecodableLog(f"{contract} emitted an event this version does not know", log=log.log_index)
+    indexed = [i for i in item.inputs if i["indexed"]]
+    plain = [i for i in item.inputs if not i["indexed"]]
+    try:
+        if len(indexed) != len(log.topics) - 1:
+            raise DecodingError(f"{len(log.topics) - 1} topics, expected {len(indexed)}")
+        values = dict(
+            zip(
+                (i["name"] for i in plain),
+                abi_decode([artifacts.abi_type(i) for i in plain], bytes.fromhex(log.data[2:])),
+                strict=True,
+            )
+        )
+        for entry, topic in zip(indexed, log.topics[1:], strict=True):
+            (values[entry["name"]],) = abi_decode([artifacts.abi_type(entry)], bytes.fromhex(topic[2:]))
+    except (DecodingError, ValueError) as problem:
+        raise UndecodableLog(f"{contract}.{item.name} does not fit its ABI: {problem}", log=log.log_index) from problem
+    return Event(contract, item.name, {i["name"]: readable(i, values[i["name"]]) for i in item.inputs}, log)
+
+
+def readable(entry: Mapping[str, Any], value: Any) -> Any:
+    """An ABI value as JSON has it: bytes as hex, structs as dicts, numbers as int."""
+    kind: str = entry["type"]
+    if kind.endswith("]"):
+        inner = {**entry, "type": kind[: kind.rindex("[")]}
+        return [readable(inner, item) for item in value]
+    if kind == "tuple":
+        return {c["name"]: readable(c, v) for c, v in zip(entry["components"], value, strict=True)}
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    return value.lower() if kind == "address" else value
+
+
+def decode_output(item: artifacts.Item, data: bytes) -> Any:
+    """A function's return data: one value, a dict of several, or None."""
+    if not item.outputs:
+        return None
+    values = abi_decode([artifacts.abi_type(o) for o in item.outputs], data)
+    if len(values) == 1:
+        return readable(item.outputs[0], values[0])
+    return {o["name"]: readable(o, v) for o, v in zip(item.outputs, values, strict=True)}
+
+
+def decode_revert(data: bytes, note: Callable[[str], str] | None = None) -> Refusal:
+    """Revert data as a refusal. `note` may add what the mirror knows of an authorization ("revoked at block 41")."""
+    if data[:4] == b"\x08\xc3\x79\xa0":
+        (text,) = abi_decode(["string"], data[4:])
+        return Refusal("Error", {"message": text}, f"the contract refused: {text}")
+    item = artifacts.errors().get(data[:4])
+    if item is None:
+        what = "without a reason" if not data else f"with data 0x{data[:36].hex()}"
+        return Refusal("", {}, f"the contract refused {what}")
+    values = abi_decode([artifacts.abi_type(i) for i in item.inputs], data[4:])
+    args = {i["name"]: readable(i, v) for i, v in zip(item.inputs, values, strict=True)}
+    return Refusal(item.name, args, _sentence(item.name, args, note))
+
+
+def reverted(refusal: Refusal) -> Reverted:
+    return Reverted(refusal.sentence, error=refusal.error, args={k: _plain(v) for k, v in refusal.args.items()})
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and value >> 48 else value
+
+
+_SENTENCES = {
+    "AuthorizationNotYours": "{caller} is not a party that may do this to authorization {authorizationId}",
+    "TermsExpired": "the terms ran out at {validUntil} (now {nowSeconds}, seconds)",
+    "TermsInvalid": "the terms' field {field!r} breaks a rule of the ledger",
+    "PartyNotActive": "{wallet} is not an active {role} in space {space}: not admitted, suspended, or in another role",
+    "VersionNotListed": "version {version} is retired or recalled",
+    "OfferExhausted": "the offer was already accepted {maxAcceptances} times, or cancelled",
+    "OfferExpired": "the offer ran out at {offerUntil}",
+    "OfferMismatch": "the offer is for other terms",
+    "AcceptanceInvalid": "the acceptance is for another authorization, or past its deadline",
+    "SignatureInvalid": "the signature is not {wallet}'s over these bytes on this chain and ledger",
+    "HeadForeign": "the head belongs to authorization {headAuthorizationId}",
+    "HeadStale": "a head of {settledSize} leaves is already settled; this one has {size}",
+    "HeadLower": "units, credits or time are lower than in the settled head",
+    "HeadInFuture": "the head is dated {asOf}, after the block's time {nowSeconds}",
+    "HeadAfterEnd": "the head adds units at {asOf}, after the authorization ended at {endedAt}",
+    "HeadOverQuota": "meter {meter} stands at {units}, over its quota of {maxUnits}",
+    "HeadInconsistent": "the settled head of {settledSize} leaves is not shown to be the start of this one of {size}",
+    "WindowOver": "the settlement window ended at {windowEnd}",
+    "WindowNotOver": "the settlement window is open until {windowEnd} (now {nowSeconds})",
+    "BalanceTooLow": "{owner} has {free} free units of {token}, {amount} are needed",
+    "TokenTransferInexact": "the token delivered {received} instead of {asked}",
+    "TokenNotContract": "{token} is not a contract",
+    "ThawTooLarge": "only {unpaid} are reserved and unpaid, {amount} cannot thaw",
+    "ThawNotOver": "the thaw ends at {thawEnd} (now {nowSeconds})",
+    "ShareUnknown": "{payee} has no part in split {split}",
+    "AmountZero": "there is nothing to move: the amount is zero",
+    "AmountTooLarge": "the amount {amount} is out of range",
+    "SpaceExists": "space {space} exists already",
+    "SpaceUnknown": "there is no space {space}",
+    "SpaceNotOperator": "{caller} is not the operator of space {space}",
+    "SpaceNotProposed": "the hand-over of space {space} was not proposed to {caller}",
+    "ParticipantInvalid": "a participant needs a wallet and at least one role",
+    "ParticipantUnknown": "{wallet} was never admitted to space {space}",
+    "ProductExists": "product {product} exists already",
+    "ProductUnknown": "there is no product {product}",
+    "ProductNotProvider": "{caller} is not the provider of product {product}",
+    "ProductProviderNotActive": "{caller} is not an active provider in space {space}",
+    "VersionExists": "version {version} is published already",
+    "VersionUnknown": "there is no version {version}",
+    "VersionIsRecalled": "version {version} is recalled and stays so",
+    "DigestInvalid": "digest {index} is missing, zero, of an unknown algorithm or out of order",
+    "RateCardInvalid": "the rate card breaks a rule at meter {meter}, tier {tier}",
+    "SplitInvalid": "the split breaks a rule at payee {index}, or its parts add up to {sum} instead of 10000",
+    "PaymentInvalid": "the amount {amount} is zero, or the reference is recorded with {known}",
+    "PaymentUnknown": "no payment is recorded under reference {referenceHash}",
+    "ERC20InsufficientBalance": "{sender} holds {balance} tokens, {needed} are needed",
+    "ERC20InsufficientAllowance": "{spender} may take {allowance} tokens, {needed} are needed: approve first",
+}
+
+
+def _sentence(name: str, args: dict[str, Any], note: Callable[[str], str] | None) -> str:
+    shown = dict(args)
+    if name == "AuthorizationStatus":
+        status = STATUS[args["status"]]
+        more = note(args["authorizationId"]) if note else ""
+        return f"authorization {args['authorizationId']} {more or STATUS_WORDS[status]}"
+    if name == "PartyNotActive":
+        shown["role"] = next((c.en for c in codes("roles") if c.bit == args["role"]), str(args["role"]))
+    if name in _SENTENCES:
+        return _SENTENCES[name].format(**shown)
+    return f"the contract refused: {name}({', '.join(f'{k}={v}' for k, v in args.items())})"

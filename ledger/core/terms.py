@@ -1,0 +1,149 @@
+"""What is signed: terms, offers, acceptances, receipts and heads (protocol section 6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
+
+from ledger.core.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, hash_of
+from ledger.core.typed_data import Message
+
+Quad: TypeAlias = tuple[int, int, int, int]
+"""One value per meter, four meters, unused ones zero."""
+
+FAST = 1  # heads settle without a consistency proof
+AGENT_CAPPED = 2
+INVOICED = 4  # money moves through banks
+
+MIN_THAW = 24 * 3600  # seconds
+MAX_THAW = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope(Message):
+    """What may be used, and for what. `version` zero: any version listed when it is served."""
+
+    TYPE: ClassVar[str] = (
+        "Scope(bytes32 space,bytes32 codeLists,bytes32 product,bytes32 version,bytes32 policyHash,bytes32 parent,"
+        "bytes32 supersedes,uint64 purposes,uint32 modalities,uint32 rights,uint64[4] creditUnits,"
+        "bytes32 approversHash)"
+    )
+    space: Hash32
+    code_lists: Hash32
+    product: Hash32
+    version: Hash32
+    policy_hash: Hash32
+    parent: Hash32 = ZERO_HASH
+    supersedes: Hash32 = ZERO_HASH
+    purposes: int
+    modalities: int
+    rights: int
+    credit_units: Quad
+    approvers_hash: Hash32 = ZERO_HASH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationTerms(Message):
+    """What both wallets sign; its digest is the authorization's id. Times in seconds, `valid_until` exclusive."""
+
+    TYPE: ClassVar[str] = (
+        "AuthorizationTerms(Scope scope,address provider,address consumer,address meteringAgent,address token,"
+        "bytes32 rateCard,bytes32 split,uint64[4] maxUnits,uint40 validFrom,uint40 validUntil,uint32 thawSeconds,"
+        "uint32 revokeGrace,uint8 flags,bytes32 salt)"
+    )
+    STRUCTS: ClassVar[Mapping[str, type[Message]]] = {"Scope": Scope}
+    scope: Scope
+    provider: Address
+    consumer: Address
+    metering_agent: Address = ZERO_ADDRESS
+    token: Address
+    rate_card: Hash32
+    split: Hash32
+    max_units: Quad
+    valid_from: int
+    valid_until: int
+    thaw_seconds: int
+    revoke_grace: int
+    flags: int
+    salt: Hash32
+
+    def template(self) -> "AuthorizationTerms":
+        """The terms as the provider offers them: consumer and salt still zero."""
+        return replace(self, consumer=ZERO_ADDRESS, salt=ZERO_HASH)
+
+    def compact_abi(self) -> tuple[Any, ...]:
+        """The tuple of Solidity's CompactTerms: the scope given by its hash."""
+        return (self.scope.struct_hash(), *self.as_abi()[1:])
+
+    @property
+    def invoiced(self) -> bool:
+        return bool(self.flags & INVOICED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(Message):
+    """The provider's offer of template terms to any admitted consumer."""
+
+    TYPE: ClassVar[str] = "Offer(bytes32 termsTemplateHash,uint32 maxAcceptances,uint40 offerUntil)"
+    terms_template_hash: Hash32
+    max_acceptances: int
+    offer_until: int
+
+    @staticmethod
+    def of(terms: AuthorizationTerms, max_acceptances: int, offer_until: int) -> "Offer":
+        return Offer(
+            terms_template_hash=hash_of(terms.template().struct_hash()),
+            max_acceptances=max_acceptances,
+            offer_until=offer_until,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance(Message):
+    """The consumer's consent to reserve exactly this much, in token units."""
+
+    TYPE: ClassVar[str] = "Acceptance(bytes32 authorizationId,uint128 reserve,uint40 deadline)"
+    authorization_id: Hash32
+    reserve: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseReceipt(Message):
+    """The provider's word for one use, given with the response."""
+
+    TYPE: ClassVar[str] = (
+        "UseReceipt(bytes32 authorizationId,uint64 index,bytes32 leafHash,uint64[4] cumUnits,uint40 servedAt)"
+    )
+    authorization_id: Hash32
+    index: int
+    leaf_hash: Hash32
+    cum_units: Quad
+    served_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageHead(Message):
+    """The state of a usage log that both wallets sign."""
+
+    TYPE: ClassVar[str] = (
+        "UsageHead(bytes32 authorizationId,uint64 size,uint64[4] units,uint128 credits,uint40 asOf,bytes32 root)"
+    )
+    authorization_id: Hash32
+    size: int
+    units: Quad
+    credits: int  # noqa: A003
+    as_of: int
+    root: Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySession(Message):
+    """The consumer opens a session at a gateway: `gateway` is Keccak-256 of its origin, `expires_at` in seconds."""
+
+    TYPE: ClassVar[str] = (
+        "GatewaySession(bytes32 authorizationId,bytes32 gateway,bytes32 nonce,uint40 expiresAt)"
+    )
+    authorization_id: Hash32
+    gateway: Hash32
+    nonce: Hash32
+    expires_at: int
