@@ -29,7 +29,7 @@ class Item:
         return f"{self.name}({','.join(abi_type(i) for i in self.inputs)})"
 
     @property
-    def hash(self) -> bytes:  # noqa: A003
+    def hash(self) -> bytes:
         """Keccak-256 of the signature: an event's topic; its first four bytes a selector."""
         return keccak256(self.signature.encode())
 

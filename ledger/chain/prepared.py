@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eth_abi import encode as abi_encode
+from eth_abi.abi import encode as abi_encode
 
 from ledger.chain import artifacts
 from ledger.chain.client import Chain
@@ -203,13 +203,20 @@ OPERATIONS: dict[str, Operation] = {
         "Close the authorization: {reason_en}",
     ),
     "authorization.finalize": Operation(
-        "", "finalize", {"terms": "compact"}, "终结授权并释放余款", "Finalize the authorization and release what is left"
+        "",
+        "finalize",
+        {"terms": "compact"},
+        "终结授权并释放余款",
+        "Finalize the authorization and release what is left",
     ),
     "authorization.cancel": Operation(
         "", "cancelTerms", {"terms": "compact"}, "取消尚未开通的条款", "Withdraw terms that were not opened"
     ),
     "authorization.cancel-offer": Operation(
         "UsageLedger", "cancelOffer", {"offer": "offer"}, "撤回要约", "Withdraw an offer"
+    ),
+    "authorization.cancel-offer-invoiced": Operation(
+        "InvoiceLedger", "cancelOffer", {"offer": "offer"}, "撤回要约（发票结算）", "Withdraw an offer (invoiced)"
     ),
     "authorization.top-up": Operation(
         "UsageLedger",
@@ -242,9 +249,7 @@ OPERATIONS: dict[str, Operation] = {
         "批量结算 {count} 个用量头",
         "Settle {count} heads",
     ),
-    "settle.arrears": Operation(
-        "UsageLedger", "settleArrears", {"terms": "compact"}, "补缴欠款", "Settle arrears"
-    ),
+    "settle.arrears": Operation("UsageLedger", "settleArrears", {"terms": "compact"}, "补缴欠款", "Settle arrears"),
     "share.pay": Operation(
         "UsageLedger",
         "payShare",

@@ -13,8 +13,8 @@ from hexbytes import HexBytes
 from ledger.chain.client import Chain, NodeError, WrongChain
 from ledger.chain.decode import Reverted
 from ledger.core.errors import ChainError, Conflict, InputInvalid
-from ledger.core.ids import Address, Hash32, hash_of, parse_bytes
 from ledger.core.hashing import keccak256
+from ledger.core.ids import Address, Hash32, hash_of, parse_bytes
 
 
 class StillPending(ChainError):

@@ -1,13 +1,13 @@
 """One tree of errors: a `code` for machines, a sentence for people.
 
-    SluiceError
-    ├── InputInvalid            malformed hex, address, amount, file
-    ├── NotFound                nothing has that id
-    ├── Conflict                clashes with what is already recorded
-    ├── Refused                 understood, and not allowed; carries the reason
-    ├── ChainError              ledger.chain: node down, wrong chain, not deployed, reverted
-    ├── MirrorError             ledger.mirror: behind, reorg, corrupt
-    └── VerificationFailed      ledger.audit and clients: a proof, digest or signature does not hold
+SluiceError
+├── InputInvalid            malformed hex, address, amount, file
+├── NotFound                nothing has that id
+├── Conflict                clashes with what is already recorded
+├── Refused                 understood, and not allowed; carries the reason
+├── ChainError              ledger.chain: node down, wrong chain, not deployed, reverted
+├── MirrorError             ledger.mirror: behind, reorg, corrupt
+└── VerificationFailed      ledger.audit and clients: a proof, digest or signature does not hold
 """
 
 from typing import Any

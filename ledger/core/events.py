@@ -11,7 +11,7 @@ class Block:
     """A block header, as far as the mirror keeps it. `timestamp` in seconds."""
 
     number: int
-    hash: Hash32  # noqa: A003
+    hash: Hash32
     parent_hash: Hash32
     timestamp: int
 

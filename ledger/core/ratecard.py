@@ -119,15 +119,13 @@ class RateCard:
             for t, tier in enumerate(meter.tiers):
                 a, b = (min(max(x, start), tier.up_to) - start for x in (low, high))
                 if b > a:
-                    amount = (exact + b * tier.price) // meter.unit_scale - (
-                        exact + a * tier.price
-                    ) // meter.unit_scale
+                    amount = (exact + b * tier.price) // meter.unit_scale - (exact + a * tier.price) // meter.unit_scale
                     charges.append(Charge(m, t, b - a, tier.price, meter.unit_scale, amount))
                 exact += (tier.up_to - start) * tier.price
                 start = tier.up_to
         return charges
 
-    def due(self, units: Quad, credits: int) -> int:  # noqa: A002
+    def due(self, units: Quad, credits: int) -> int:
         """max(0, C(units) − credits), as the ledgers compute it."""
         return max(0, self.price(units) - credits)
 

@@ -131,7 +131,7 @@ class UsageHead(Message):
     authorization_id: Hash32
     size: int
     units: Quad
-    credits: int  # noqa: A003
+    credits: int
     as_of: int
     root: Hash32
 
@@ -140,9 +140,7 @@ class UsageHead(Message):
 class GatewaySession(Message):
     """The consumer opens a session at a gateway: `gateway` is Keccak-256 of its origin, `expires_at` in seconds."""
 
-    TYPE: ClassVar[str] = (
-        "GatewaySession(bytes32 authorizationId,bytes32 gateway,bytes32 nonce,uint40 expiresAt)"
-    )
+    TYPE: ClassVar[str] = "GatewaySession(bytes32 authorizationId,bytes32 gateway,bytes32 nonce,uint40 expiresAt)"
     authorization_id: Hash32
     gateway: Hash32
     nonce: Hash32

@@ -1,0 +1,60 @@
+"""Errors as RFC 9457 problem details: one table from codes to HTTP."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ledger.core.errors import SluiceError
+
+# Anything not here is 500: a code nobody has thought about is our fault, not the caller's.
+STATUS: dict[str, int] = {
+    "input_invalid": 422,
+    "content_differs": 422,
+    "not_found": 404,
+    "conflict": 409,
+    "refused": 403,
+    "reverted": 409,
+    "wrong_chain": 409,
+    "bill_differs": 409,
+    "still_pending": 425,
+    "node_down": 503,
+    "node_error": 502,
+    "not_deployed": 503,
+    "deployment_differs": 503,
+    "database_corrupt": 503,
+    "verification_failed": 409,
+}
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+    """A problem-details response."""
+    body = {"type": f"urn:sluice:problem:{code}", "title": code.replace("_", " "), "status": status, "code": code}
+    return JSONResponse(body | {"detail": detail} | more, status, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers."""
+
+    @app.exception_handler(SluiceError)
+    async def _sluice(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, SluiceError)
+        details = {"details": error.details} if error.details else {}
+        return problem(STATUS.get(error.code, 500), error.code, error.message, **details)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(422, "input_invalid", f"{where}: {first['msg']}", details={"field": where})
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return problem(error.status_code, code, str(error.detail))

@@ -1,0 +1,84 @@
+"""Writes: the server prepares, a wallet elsewhere signs, the server passes the signed bytes on."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from api import schemas
+from api.deps import MirrorDep, StateDep
+from ledger.chain.decode import Reverted
+from ledger.chain.prepared import OPERATIONS, prepare
+from ledger.chain.send import broadcast, status_of
+from ledger.core.errors import InputInvalid, NotFound
+from ledger.core.ids import parse_address, parse_hash
+from ledger.core.terms import Acceptance, AuthorizationTerms, Offer, UsageHead
+from ledger.mirror import queries
+
+router = APIRouter(prefix="/v1", tags=["transactions"])
+
+_MESSAGES = {m.__name__: m for m in (AuthorizationTerms, Offer, Acceptance, UsageHead)}
+
+
+@router.get("/operations", summary="The writes there are, with their arguments")
+def operations() -> dict[str, Any]:
+    return {name: {"arguments": dict(o.arguments), "zh": o.zh, "en": o.en} for name, o in OPERATIONS.items()}
+
+
+@router.get("/deployment", summary="Chain and contract addresses")
+def deployment(here: StateDep) -> dict[str, Any]:
+    return here.deployment.as_json()
+
+
+@router.post("/transactions/prepare", summary="An unsigned transaction, explained and simulated")
+def prepare_transaction(here: StateDep, request: schemas.PrepareRequest) -> schemas.PreparedTransaction:
+    sender = parse_address(request.sender, "sender")
+    try:
+        made = prepare(here.chain, here.deployment, request.operation, request.arguments, sender)
+    except Reverted as problem:
+        raise _with_end(here, problem) from None
+    unsigned = {k: str(v) if isinstance(v, int) and k != "type" else v for k, v in made.unsigned().items()}
+    result = str(made.result) if isinstance(made.result, int) else made.result
+    return schemas.PreparedTransaction(
+        operation=made.operation, summary=made.summary, transaction=unsigned, result=result, gas=str(made.gas)
+    )
+
+
+def _with_end(here: StateDep, problem: Reverted) -> Reverted:
+    """Adds what the mirror knows: "authorization 0x… was revoked at block 41"."""
+    args = problem.details.get("args", {})
+    if problem.details.get("error") in ("AuthorizationStatus", "WindowOver", "HeadAfterEnd"):
+        note = queries.end_note(here.mirror, args.get("authorizationId", ""))
+        if note:
+            sentence = f"authorization {args['authorizationId']} {note}"
+            more = "" if problem.details["error"] == "AuthorizationStatus" else f"; {problem.message}"
+            return Reverted(sentence + more, **problem.details)
+    return problem
+
+
+@router.post("/typed-data", summary="Typed data for a wallet to sign (EIP-712)")
+def typed_data(here: StateDep, request: schemas.TypedDataRequest) -> dict[str, Any]:
+    kind = _MESSAGES.get(request.primary_type)
+    if kind is None or request.ledger not in ("UsageLedger", "InvoiceLedger"):
+        raise InputInvalid(f"primaryType must be one of {', '.join(_MESSAGES)}", field="primaryType")
+    message = kind.from_json(request.message)
+    domain = here.deployment.domain(request.ledger)
+    return {"typedData": message.typed_data(domain), "digest": message.digest(domain)}
+
+
+@router.post("/transactions", summary="Send signed bytes", status_code=202)
+def send(here: StateDep, request: schemas.SendRequest) -> dict[str, str]:
+    return {"transaction": broadcast(here.chain, request.signed)}
+
+
+@router.get("/transactions/{transaction}", summary="What became of a transaction")
+def transaction(here: StateDep, db: MirrorDep, transaction: str) -> schemas.TransactionStatus:
+    found = status_of(here.chain, parse_hash(transaction, "transaction"))
+    if found["status"] == "unknown":
+        raise NotFound(f"the node knows no transaction {transaction}")
+    tip = queries.position(db)
+    rows = queries.transaction_events(db, found["transaction"])
+    return schemas.TransactionStatus(
+        **found,
+        mirrored=tip is not None and tip.number >= found.get("block", tip.number + 1),
+        events=[{"contract": r["contract"], "event": r["event"], "args": r["args"]} for r in rows],
+    )

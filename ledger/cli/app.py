@@ -1,0 +1,253 @@
+"""What every command shares: settings, the wallet, the server's API, and how results are shown.
+
+A write goes up one staircase: the call is encoded here, the server prepares and simulates it, the two are compared, the
+wallet signs here, the server passes the signed bytes on. A server that prepared another call is found out before
+anything is signed.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from ledger import wallet as wallets
+from ledger.chain.deploy import Deployment
+from ledger.chain.prepared import PreparedTransaction, encode
+from ledger.config import Settings
+from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, VerificationFailed
+from ledger.core.ids import Address, Hash32, parse_hash
+from ledger.core.terms import AuthorizationTerms
+from ledger.core.typed_data import Domain
+from ledger.wallet import Wallet
+
+MAX_FEE_WEI = 500 * 10**9  # per gas; a server asking for more is not believed
+
+
+class ServerProblem(SluiceError):
+    """The server answered with a problem; code and sentence are its own."""
+
+    code = "server_problem"
+
+    def __init__(self, message: str, code: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.code = code  # type: ignore[misc]
+
+
+class ServerDown(ChainError):
+    """The server does not answer."""
+
+    code = "server_down"
+
+
+@dataclass
+class App:
+    """One invocation, or one shell."""
+
+    settings: Settings
+    as_json: bool = False
+    wallet_path: Path | None = None
+    password_file: Path | None = None
+    assume_yes: bool = False
+    console: Console = field(default_factory=Console)
+
+    # ------------------------------------------------------------------------------------------ identities
+
+    @cached_property
+    def wallet(self) -> Wallet:
+        """The unlocked wallet. Asks for its password once."""
+        if self.wallet_path is None:
+            raise InputInvalid("say whose wallet signs: --wallet FILE", field="wallet")
+        return wallets.unlock(self.wallet_path, self.password())
+
+    @property
+    def address(self) -> Address:
+        if self.wallet_path is None:
+            raise InputInvalid("say whose wallet it is: --wallet FILE", field="wallet")
+        return wallets.address_of(self.wallet_path)
+
+    def password(self, *, confirm: bool = False) -> str:
+        """From --password-file, else from the terminal."""
+        if self.password_file is not None:
+            return wallets.read_password(self.password_file)
+        answer: str = click.prompt("password", hide_input=True, confirmation_prompt=confirm, err=True)
+        return answer
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        """The pinned deployment file: what this client trusts."""
+        return Deployment.load(self.settings.deployment)
+
+    def domain(self, terms: AuthorizationTerms) -> Domain:
+        return self.deployment.domain("InvoiceLedger" if terms.invoiced else "UsageLedger")
+
+    # ---------------------------------------------------------------------------------------------- server
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.settings.api, timeout=60)
+
+    def connect(self, url: str) -> None:
+        """Another server from now on."""
+        self.settings = replace(self.settings, api=url)
+        self.__dict__.pop("http", None)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """A read. Raises ServerProblem or ServerDown."""
+        return self._request("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._request("POST", path, json=body)
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        for attempt in range(4):
+            try:
+                response = self.http.request(method, path, **options)
+                break
+            except httpx.TransportError as problem:
+                if attempt == 3 or method != "GET":
+                    raise ServerDown(
+                        f"the server at {self.settings.api} does not answer; is `sluice-api` running?"
+                    ) from problem
+                self.note(f"the server does not answer, trying again in {0.2 * 2**attempt:.1f} s")
+                time.sleep(0.2 * 2**attempt)
+        if response.status_code >= 400:
+            try:
+                body = response.json()
+                raise ServerProblem(body["detail"], body["code"], status=response.status_code)
+            except (ValueError, KeyError, TypeError):
+                raise ServerProblem(f"the server answered {response.status_code}", "server_problem") from None
+        return response.json()
+
+    def terms(self, authorization: str) -> tuple[Hash32, AuthorizationTerms]:
+        """The terms behind an id, checked: their digest is the id."""
+        wanted = parse_hash(authorization, "authorization")
+        terms = AuthorizationTerms.from_json(self.get(f"/v1/authorizations/{wanted}")["terms"])
+        if terms.digest(self.domain(terms)) != wanted:
+            raise VerificationFailed(f"the server gave other terms than those of {wanted}")
+        return wanted, terms
+
+    # ---------------------------------------------------------------------------------------------- writes
+
+    def write(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Prepare, compare, sign, send, wait until the mirror has it. Returns transaction, block, gas, result, events."""
+        call = encode(self.deployment, operation, arguments)
+        answer = self.post(
+            "/v1/transactions/prepare", {"operation": operation, "arguments": arguments, "sender": self.address}
+        )
+        offered = answer["transaction"]
+        prepared = PreparedTransaction(
+            operation=operation,
+            chain_id=self.deployment.chain_id,
+            sender=self.address,
+            to=call.to,
+            data="0x" + call.data.hex(),
+            nonce=int(offered["nonce"]),
+            gas=int(offered["gas"]),
+            max_fee_per_gas=int(offered["maxFeePerGas"]),
+            max_priority_fee_per_gas=int(offered["maxPriorityFeePerGas"]),
+            summary=call.summary,
+            result=answer["result"],
+        )
+        mine = {k: str(v) if isinstance(v, int) and k != "type" else v for k, v in prepared.unsigned().items()}
+        different = [name for name in mine if offered.get(name) != mine[name]]
+        if different or set(offered) != set(mine):
+            raise VerificationFailed(f"the server prepared another transaction: {', '.join(different)} differ")
+        if prepared.max_fee_per_gas > MAX_FEE_WEI:
+            raise VerificationFailed(f"the server asks for {prepared.max_fee_per_gas} wei per gas; refused")
+        self._confirm(prepared)
+        sent = self.post("/v1/transactions", {"signed": self.wallet.sign_transaction(prepared)})["transaction"]
+        status = self.follow(sent)
+        return {
+            "operation": operation,
+            "summary": call.summary,
+            "transaction": sent,
+            "block": status["block"],
+            "gasUsed": int(status["gasUsed"]),
+            "result": prepared.result,
+            "events": status["events"],
+        }
+
+    def _confirm(self, prepared: PreparedTransaction) -> None:
+        if self.assume_yes or self.as_json or not sys.stdin.isatty():
+            return
+        self.console.print(f"[bold]{prepared.summary['zh']}[/]\n{prepared.summary['en']}")
+        most = prepared.gas * prepared.max_fee_per_gas
+        self.console.print(f"chain {prepared.chain_id} · to {prepared.to} · at most {most / 10**18:.6f} native coin")
+        click.confirm("签名 sign?", abort=True)
+
+    def follow(self, transaction: str, seconds: float = 60) -> dict[str, Any]:
+        """Waits until the transaction is in a block the mirror has applied. Raises ServerProblem if it failed."""
+        waited, pause = 0.0, 0.02
+        while True:
+            status: dict[str, Any] = self.get(f"/v1/transactions/{transaction}")
+            if status["status"] == "failed":
+                raise ServerProblem(status.get("reason") or f"transaction {transaction} failed", "reverted")
+            if status["mirrored"]:
+                return status
+            if waited > seconds:
+                raise ServerProblem(f"transaction {transaction} is not mirrored after {seconds:.0f} s", "still_pending")
+            time.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, 0.5)
+
+    # ---------------------------------------------------------------------------------------------- output
+
+    def show(self, value: Any, human: Callable[[], None] | None = None) -> None:
+        """The result: JSON with --json, else for people."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=False))
+        elif human is not None:
+            human()
+        else:
+            self.console.print_json(json.dumps(value, ensure_ascii=False))
+
+    def show_write(self, done: dict[str, Any], **more: Any) -> None:
+        """The result of a write, with what it created."""
+
+        def human() -> None:
+            self.console.print(f"[green]✓[/] {done['summary']['zh']} · {done['summary']['en']}")
+            for name, value in more.items():
+                self.console.print(f"  {name:<14} {value}")
+            self.console.print(f"  {'transaction':<14} {done['transaction']}")
+            self.console.print(f"  {'block':<14} {done['block']}, gas {done['gasUsed']:,}")
+
+        self.show(done | more, human)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(str(cell) for cell in row))
+        self.console.print(table)
+
+    def note(self, text: str) -> None:
+        """Something on the side, to stderr."""
+        click.echo(text, err=True)
+
+    def require_file(self, path: Path) -> Any:
+        """JSON from a file. Raises NotFound or InputInvalid."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise NotFound(f"there is no file {path}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+            raise InputInvalid(f"{path} is not JSON: {problem}") from None
+
+
+def short(identifier: str) -> str:
+    """An id for tables: first and last digits."""
+    return identifier if len(identifier) < 24 else f"{identifier[:10]}…{identifier[-6:]}"
+
+
+pass_app = click.make_pass_decorator(App)
+"""Hands the App to a command as its first argument."""

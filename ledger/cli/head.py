@@ -1,0 +1,106 @@
+"""`sluice head`: the signed state of a usage log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import Engine
+
+from ledger.cli.app import App, pass_app
+from ledger.cli.use import consumer_of
+from ledger.core.database import open_database
+from ledger.core.errors import NotFound
+from ledger.core.ids import Hash32, hash_of
+from ledger.core.terms import FAST, AuthorizationTerms
+from ledger.metering import heads, schema
+from ledger.metering.log import UsageLog
+
+
+@click.group()
+def head() -> None:
+    """Usage heads 用量头: both wallets sign them, anyone may settle them."""
+
+
+@head.command()
+@click.argument("authorization")
+@click.option("--gateway", required=True)
+@pass_app
+def sign(app: App, authorization: str, gateway: str) -> None:
+    """Check every leaf against what was received, then sign the head. Consumer.
+
+    \b
+    Example:  sluice --wallet consumer.json head sign 0x… --gateway http://127.0.0.1:8490
+    """
+    signed = consumer_of(app, authorization, gateway).sign_head()
+    shown = signed.head
+    app.show(
+        signed.as_json(),
+        lambda: click.echo(f"✓ {shown.size:,} leaves checked and signed, units {list(shown.units)}, root {shown.root}"),
+    )
+
+
+def settlement_of(
+    usage: Engine, terms: AuthorizationTerms, authorization: Hash32, settled: int, size: int | None
+) -> Any:
+    """What `settle` takes: terms, head, both signatures, and the proof that it extends the settled head.
+
+    Raises:
+        NotFound: no head beyond the settled one is signed by both.
+    """
+    with usage.connect() as connection:
+        signed = (
+            heads.latest_signed(connection, authorization)
+            if size is None
+            else heads.at_size(connection, authorization, size)
+        )
+    if signed is None or signed.consumer_signature is None or signed.head.size <= settled:
+        raise NotFound(f"no head beyond the {settled} settled leaves is signed by both wallets")
+    proof: list[bytes] = []
+    if not terms.flags & FAST:
+        proof = UsageLog(usage, authorization).tree.consistency(settled, signed.head.size)
+    return {
+        "terms": terms.as_json(),
+        "head": signed.head.as_json(),
+        "providerSignature": signed.provider_signature,
+        "consumerSignature": signed.consumer_signature,
+        "consistency": [hash_of(p) for p in proof],
+    }
+
+
+@head.command()
+@click.argument("authorization")
+@click.option("--size", type=int, help="Which head; the newest both signed if left out.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@pass_app
+def export(app: App, authorization: str, size: int | None, output: Path) -> None:
+    """A signed head as a file that anyone can settle, from this home's usage log.
+
+    \b
+    Example:  sluice head export 0x… -o head.json
+    """
+    wanted, terms = app.terms(authorization)
+    settled = int(app.get(f"/v1/authorizations/{wanted}")["size"])
+    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    made = settlement_of(usage, terms, wanted, settled, size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(made, indent=1) + "\n")
+    app.show({"file": str(output), "size": made["head"]["size"]}, lambda: click.echo(f"✓ {output}"))
+
+
+@head.command(name="list")
+@click.argument("authorization")
+@pass_app
+def list_(app: App, authorization: str) -> None:
+    """Heads of a usage log, as the server has them.
+
+    \b
+    Example:  sluice head list 0x…
+    """
+    wanted, _ = app.terms(authorization)
+    items = app.get("/v1/heads", authorization=wanted)
+    rows = [
+        (i["head"]["size"], " ".join(i["head"]["units"]), i["head"]["root"], "✓" if i["consumerSignature"] else "—")
+        for i in items
+    ]
+    app.show(items, lambda: app.table("Heads 用量头", ("leaves", "units", "root", "consumer signed"), rows))

@@ -1,0 +1,189 @@
+"""`sluice deploy`, `gateway`, `mirror`, `tx`: the machines behind an exchange."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from fastapi import FastAPI
+from rich.progress import Progress
+
+from ledger.chain.client import Chain
+from ledger.chain.deploy import deploy
+from ledger.cli.app import App, pass_app
+from ledger.core import loopback
+from ledger.core.database import open_database
+from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
+from ledger.core.ids import parse_hash
+from ledger.metering import schema as usage_schema
+from ledger.metering.gateway import Gateway, create_gateway
+from ledger.metering.sources import open_source
+from ledger.mirror import queries
+from ledger.mirror import schema as mirror_schema
+from ledger.mirror.follow import catch_up, open_mirror
+
+
+@click.command(name="deploy")
+@click.option("--demo-token", is_flag=True, help="Also put play money there (local chains only).")
+@pass_app
+def deploy_command(app: App, demo_token: bool) -> None:
+    """Put the contracts on a chain and write deployment.json. Never replaces one.
+
+    \b
+    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 --wallet operator.json deploy --demo-token
+    """
+    path = app.settings.deployment
+    if path.exists():
+        raise Conflict(f"{path} exists already; a deployment is never replaced")
+    chain = Chain(app.settings.rpc, notice=app.note)
+    made: dict[str, Any] = {}
+
+    def told(name: str, receipt: Any) -> None:
+        made[name] = {"transaction": receipt.transaction, "gasUsed": receipt.gas_used}
+        if not app.as_json:
+            click.echo(f"✓ {name:<16} {receipt.contract}  gas {receipt.gas_used:,}")
+
+    deployment = deploy(chain, app.address, app.wallet.sign_transaction, demo_token=demo_token, notice=told)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(deployment.as_json(), indent=1) + "\n")
+    result = deployment.as_json() | {"file": str(path), "transactions": made}
+    app.show(result, lambda: click.echo(f"✓ {path}"))
+
+
+@click.command()
+@click.option("--config", "config_file", type=click.Path(path_type=Path), required=True)
+@click.option("--port", default=8490, show_default=True, help="0 for a free one.")
+@pass_app
+def gateway(app: App, config_file: Path, port: int) -> None:
+    """Serve a provider's files, metered. Reads the mirror that `sluice-api` keeps in the same home.
+
+    \b
+    {"sources": [{"version": "0x…", "file": "hourly.csv", "kind": "rows", "meters": ["calls", "rows"]}]}
+    Example:  sluice --home build/sluice --wallet provider.json gateway --config gateway.json
+    """
+    config = app.require_file(config_file)
+    if not isinstance(config, dict) or not isinstance(config.get("sources"), list):
+        raise InputInvalid(f"{config_file} must have a list `sources`", field="config")
+    mirror = open_mirror(app.settings.mirror, app.deployment)
+    usage = open_database(app.settings.usage, usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+    sources = []
+    with mirror.connect() as connection:
+        for entry in config["sources"]:
+            try:
+                version = parse_hash(entry["version"], "version")
+                file, kind, meters = Path(entry["file"]), str(entry["kind"]), list(entry["meters"])
+            except (KeyError, TypeError) as problem:
+                raise InputInvalid(f"{config_file}: a source lacks {problem}", field="config") from None
+            row = queries.one(connection, mirror_schema.versions, "version", version=version)
+            path = file if file.is_absolute() else config_file.parent / file
+            sources.append(open_source(path, kind, meters, row["product"], version, row["digests"]))
+    signer = app.wallet
+
+    def make(url: str) -> FastAPI:
+        return create_gateway(
+            Gateway(
+                mirror=mirror,
+                usage=usage,
+                signer=signer,
+                domains={name: app.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
+                sources=sources,
+                origin=str(config.get("origin", url)),
+            )
+        )
+
+    def ready(url: str) -> None:
+        app.show({"url": url, "what": "gateway"}, lambda: click.echo(f"✓ gateway at {url} (Ctrl-C stops it)"))
+
+    loopback.run(make, port, ready)
+
+
+@click.group()
+def mirror() -> None:
+    """The mirror 镜像库 of the chain: status, rebuild, compare."""
+
+
+@mirror.command()
+@pass_app
+def status(app: App) -> None:
+    """Where the mirror stands, from the server.
+
+    \b
+    Example:  sluice mirror status
+    """
+    app.show(app.get("/v1/health"))
+
+
+@mirror.command()
+@pass_app
+def rebuild(app: App) -> None:
+    """Build the mirror anew from the chain; the old file is kept beside it. Stop `sluice-api` first.
+
+    \b
+    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror rebuild
+    """
+    path, deployment = app.settings.mirror, app.deployment
+    chain = Chain(app.settings.rpc, notice=app.note)
+    deployment.check(chain)
+    fresh = path.with_suffix(".rebuilt.db")
+    for leftover in path.parent.glob(f"{fresh.name}*"):
+        leftover.unlink()
+    digest, height = _build(app, fresh, chain)
+    if path.exists():
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(path.with_name(f"{path.stem}.old.db{suffix}"))
+    fresh.rename(path)
+    app.show({"block": height, "digest": digest}, lambda: click.echo(f"✓ rebuilt to block {height}, {digest}"))
+
+
+@mirror.command()
+@pass_app
+def check(app: App) -> None:
+    """Build a second mirror from the chain and compare its contents with this one's.
+
+    \b
+    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror check
+    """
+    deployment = app.deployment
+    chain = Chain(app.settings.rpc, notice=app.note)
+    deployment.check(chain)
+    engine = open_mirror(app.settings.mirror, deployment)
+    catch_up(engine, chain, deployment)
+    fresh = app.settings.mirror.with_suffix(".check.db")
+    try:
+        digest, height = _build(app, fresh, chain)
+    finally:
+        for leftover in fresh.parent.glob(f"{fresh.name}*"):
+            leftover.unlink()
+    mine = queries.contents_digest(engine)
+    if mine != digest:
+        raise VerificationFailed(f"the mirror's contents are {mine}, rebuilt from the chain {digest}")
+    app.show({"holds": True, "block": height, "digest": digest}, lambda: click.echo(f"✓ block {height}, {digest}"))
+
+
+def _build(app: App, path: Path, chain: Chain) -> tuple[str, int]:
+    engine = open_mirror(path, app.deployment)
+    with Progress(console=app.console, disable=app.as_json) as bar:
+        task = bar.add_task("reading the chain 读链中", total=None)
+        progress = catch_up(
+            engine,
+            chain,
+            app.deployment,
+            lambda p: bar.update(task, completed=p.height - app.deployment.block, total=p.head - app.deployment.block),
+        )
+    digest = queries.contents_digest(engine)
+    engine.dispose()
+    return digest, progress.height
+
+
+@click.command(name="tx")
+@click.argument("transaction_hash")
+@pass_app
+def transaction(app: App, transaction_hash: str) -> None:
+    """What became of a transaction.
+
+    \b
+    Example:  sluice tx 0x…
+    """
+    app.show(app.get(f"/v1/transactions/{parse_hash(transaction_hash, 'transaction')}"))

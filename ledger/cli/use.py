@@ -1,0 +1,155 @@
+"""`sluice use`: metered uses through a provider's gateway, every receipt checked and kept."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.progress import track
+
+from ledger.cli.app import App, pass_app
+from ledger.core.database import open_database
+from ledger.core.ids import parse_hash
+from ledger.metering import schema
+from ledger.metering.client import Consumer
+
+
+@click.group()
+def use() -> None:
+    """Uses 用量: get data, receipt by receipt."""
+
+
+def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1) -> Consumer:
+    """The client over this home's copy of the usage log."""
+    _, terms = app.terms(authorization)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return Consumer(
+        gateway=gateway,
+        terms=terms,
+        domain=app.domain(terms),
+        signer=app.wallet,
+        usage=open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION),
+        http=httpx.Client(timeout=30, limits=limits),
+    )
+
+
+@use.command()
+@click.argument("authorization")
+@click.option("--gateway", required=True)
+@click.option("--version", required=True)
+@click.option("--purpose", required=True)
+@click.option("--query", "query", multiple=True, help="NAME=VALUE, such as from=2010-01-01T01:00:00.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the data goes.")
+@pass_app
+def get(
+    app: App,
+    authorization: str,
+    gateway: str,
+    version: str,
+    purpose: str,
+    query: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """One metered use.
+
+    \b
+    Example:  sluice --wallet consumer.json use get 0x… --gateway http://127.0.0.1:8490 --version 0x… \\
+                --purpose RESEARCH --query limit=24
+    """
+    client = consumer_of(app, authorization, gateway)
+    pairs = dict(pair.split("=", 1) for pair in query if "=" in pair)
+    got = client.use(parse_hash(version, "version"), purpose, pairs)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(got.body)
+    leaf = got.entry.leaf
+    found = {"leaf": leaf.index, "units": list(leaf.units), "bytes": len(got.body), "cumUnits": list(leaf.cum_units)}
+
+    def human() -> None:
+        if output is None:
+            click.echo(got.body.decode(errors="replace"))
+        click.echo(f"✓ leaf {leaf.index}, units {list(leaf.units)}, {len(got.body):,} bytes; receipt checked", err=True)
+
+    app.show(found, human)
+
+
+@use.command()
+@click.argument("authorization")
+@click.option("--gateway", required=True)
+@click.option("--version", required=True)
+@click.option("--purpose", required=True)
+@click.option("--count", default=100, show_default=True, type=click.IntRange(1))
+@click.option("--start", help="First `from`, such as 2010-01-01T01:00:00; none for whole files.")
+@click.option("--step-hours", default=1, show_default=True)
+@click.option("--limit", default=24, show_default=True, help="Rows a use.")
+@click.option("--connections", default=4, show_default=True, type=click.IntRange(1, 64))
+@pass_app
+def run(
+    app: App,
+    authorization: str,
+    gateway: str,
+    version: str,
+    purpose: str,
+    count: int,
+    start: str | None,
+    step_hours: int,
+    limit: int,
+    connections: int,
+) -> None:
+    """Many metered uses, each a real HTTP call with its own receipt.
+
+    \b
+    Example:  sluice --wallet consumer.json use run 0x… --gateway http://127.0.0.1:8490 --version 0x… \\
+                --purpose RESEARCH --count 2000 --start 2010-01-01T01:00:00
+    """
+    client = consumer_of(app, authorization, gateway, connections)
+    found = parse_hash(version, "version")
+    queries: list[dict[str, str]] = [{}] * count
+    if start is not None:
+        first = datetime.fromisoformat(start)
+        step = timedelta(hours=step_hours)
+        queries = [{"from": (first + i * step).isoformat(), "limit": str(limit)} for i in range(count)]
+    began = time.perf_counter()
+    received = 0
+    with ThreadPoolExecutor(connections) as pool:
+        work = pool.map(lambda q: len(client.use(found, purpose, q).body), queries)
+        for size in work if app.as_json else track(work, "using 使用中", total=count, console=app.console):
+            received += size
+    seconds = time.perf_counter() - began
+    result: dict[str, Any] = {
+        "uses": count,
+        "bytes": received,
+        "seconds": round(seconds, 3),
+        "perSecond": round(count / seconds, 1),
+    }
+    app.show(result, lambda: click.echo(f"✓ {count:,} uses, {received:,} bytes, {count / seconds:,.0f} a second"))
+
+
+@use.command(name="list")
+@click.argument("authorization")
+@click.option("--first", default=0, show_default=True)
+@click.option("--limit", default=20, show_default=True)
+@pass_app
+def list_(app: App, authorization: str, first: int, limit: int) -> None:
+    """Leaves of the usage log, as the server has them.
+
+    \b
+    Example:  sluice use list 0x… --first 1990
+    """
+    wanted = parse_hash(authorization, "authorization")
+    items = app.get("/v1/uses", authorization=wanted, first=first, limit=limit)["items"]
+    kinds = ("use", "credit", "period fee", "note", "refusal")
+    rows = [
+        (
+            i["leaf"]["index"],
+            kinds[i["leaf"]["kind"]],
+            " ".join(i["leaf"]["units"]),
+            " ".join(i["leaf"]["cumUnits"]),
+            (i["payload"] or {}).get("reason", ""),
+        )
+        for i in items
+    ]
+    app.show(items, lambda: app.table("Uses 用量", ("leaf", "kind", "units", "totals", "reason"), rows))

@@ -1,0 +1,42 @@
+"""Settings, read at the entrances (api and command line) and nowhere else.
+
+Everything of one installation lies in one folder, its *home*: `--home`, or SLUICE_HOME, or `./build/sluice`.
+No setting holds a key or a password.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_RPC = "http://127.0.0.1:8545"
+DEFAULT_API = "http://127.0.0.1:8480"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`home` holds deployment.json, mirror.db and usage.db."""
+
+    home: Path
+    rpc: str
+    api: str
+
+    @property
+    def deployment(self) -> Path:
+        return self.home / "deployment.json"
+
+    @property
+    def mirror(self) -> Path:
+        return self.home / "mirror.db"
+
+    @property
+    def usage(self) -> Path:
+        return self.home / "usage.db"
+
+
+def settings(home: str | None = None, rpc: str | None = None, api: str | None = None) -> Settings:
+    """Arguments first, then SLUICE_HOME, SLUICE_RPC and SLUICE_API, then defaults."""
+    return Settings(
+        Path(home or os.environ.get("SLUICE_HOME") or "build/sluice"),
+        rpc or os.environ.get("SLUICE_RPC") or DEFAULT_RPC,
+        api or os.environ.get("SLUICE_API") or DEFAULT_API,
+    )

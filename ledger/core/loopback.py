@@ -1,0 +1,33 @@
+"""Servers on loopback only: until readers can sign in, whoever reaches a server may read all of it."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from ledger.core.errors import Conflict
+
+HOST = "127.0.0.1"
+
+
+def listen(port: int) -> socket.socket:
+    """A bound loopback socket; port 0 takes a free one. Raises Conflict if the port is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as problem:
+        listener.close()
+        raise Conflict(f"port {port} is taken; give another, or 0 for a free one", port=port) from problem
+    return listener
+
+
+def run(make: Callable[[str], Any], port: int, ready: Callable[[str], None]) -> None:
+    """Runs the ASGI app `make(url)` until it is told to stop; `ready(url)` is called before the first request."""
+    import uvicorn
+
+    listener = listen(port)
+    url = f"http://{HOST}:{listener.getsockname()[1]}"
+    app = make(url)
+    listener.listen(128)
+    ready(url)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])

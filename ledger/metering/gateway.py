@@ -1,0 +1,322 @@
+"""The gateway a provider puts in front of its data: admit, deliver, and record every use before the answer leaves.
+
+Who may call: `/v1/sessions` anyone, but only the consumer's signature opens one; everything else the holder of that
+session's token, for its one authorization. What a request without a session asks for is neither served nor recorded.
+
+Headers of a use: `Authorization: Bearer <token>`, `Sluice-Use-Id` (at least 32 characters of randomness),
+`Sluice-Purpose` (a code). The answer carries `Sluice-Receipt`: base64url of the entry as JSON. The same use id asked
+again with the same request gives the same receipt; with another request it is a conflict.
+"""
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from sqlalchemy import Engine
+
+from ledger.core import codes
+from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
+from ledger.core.hashing import canonical_json, keccak256, sha256
+from ledger.core.ids import Hash32, hash_of, parse_hash
+from ledger.core.signing import Signer, recover
+from ledger.core.terms import GatewaySession, UsageHead
+from ledger.core.typed_data import Domain
+from ledger.core.usage_leaf import Kind, payload_hash, use_id_hash
+from ledger.metering import admission, heads
+from ledger.metering.admission import Standing
+from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, receipt_of
+from ledger.metering.sources import Served, Source
+from ledger.mirror import queries, schema
+from ledger.mirror.follow import Follower
+
+SESSION_SECONDS = 3600
+RECEIPT_HEADER = "Sluice-Receipt"
+
+
+class NotAuthenticated(SluiceError):
+    """No session, or one that has ended."""
+
+    code = "not_authenticated"
+
+
+@dataclass(slots=True)
+class Session:
+    authorization_id: Hash32
+    expires_at: float
+
+
+_STATUS = {"not_authenticated": 401, "not_found": 404, "conflict": 409, "input_invalid": 422}
+
+
+class Gateway:
+    """What the routes share: sources, logs, sessions, and the provider's signer."""
+
+    def __init__(
+        self,
+        *,
+        mirror: Engine,
+        usage: Engine,
+        signer: Signer,
+        domains: Mapping[str, Domain],
+        sources: Sequence[Source],
+        origin: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`domains` maps a ledger's name to its signing domain; `origin` is the URL consumers see."""
+        self._mirror, self._usage, self._signer, self._domains = mirror, usage, signer, domains
+        self._sources = {source.version: source for source in sources}
+        self._origin = hash_of(keccak256(origin.encode()))
+        self._clock = clock
+        self._sessions: dict[bytes, Session] = {}
+        self._nonces: dict[str, int] = {}
+        self._logs: dict[Hash32, UsageLog] = {}
+        self._locks: dict[Hash32, asyncio.Lock] = {}
+
+    # ------------------------------------------------------------------------------------------ sessions
+
+    def open_session(self, body: Any) -> dict[str, Any]:
+        """Takes {session, signature}: the consumer's signature over GatewaySession, used once."""
+        if not isinstance(body, dict) or set(body) != {"session", "signature"}:
+            raise InputInvalid("a session request has the members session and signature")
+        asked = GatewaySession.from_json(body["session"])
+        now = int(self._clock())
+        if asked.gateway != self._origin:
+            raise NotAuthenticated("the session is signed for another gateway")
+        if not now < asked.expires_at <= now + SESSION_SECONDS + 60:
+            raise NotAuthenticated(f"a session ends within {SESSION_SECONDS} seconds from now")
+        self._nonces = {n: until for n, until in self._nonces.items() if until > now}
+        if asked.nonce in self._nonces:
+            raise NotAuthenticated("this session request was used before")
+        with self._mirror.connect() as connection:
+            row = queries.authorization(connection, asked.authorization_id)
+        if row["provider"] != self._signer.address:
+            raise NotFound(f"authorization {asked.authorization_id} is not of this provider")
+        if recover(asked.digest(self._domains[row["ledger"]]), str(body["signature"])) != row["consumer"]:
+            raise NotAuthenticated("the session is not signed by the consumer")
+        self._nonces[asked.nonce] = asked.expires_at
+        token = secrets.token_urlsafe(32)
+        self._sessions = {k: s for k, s in self._sessions.items() if s.expires_at > now}
+        self._sessions[sha256(token.encode())] = Session(asked.authorization_id, asked.expires_at)
+        return {"token": token, "expiresAt": asked.expires_at}
+
+    def authenticate(self, request: Request, authorization_id: str | None = None) -> Hash32:
+        """The authorization whose session token the request carries."""
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        session = self._sessions.get(sha256(token.encode()))
+        if session is None or session.expires_at <= self._clock():
+            raise NotAuthenticated("open a session first: POST /v1/sessions")
+        if authorization_id is not None and parse_hash(authorization_id) != session.authorization_id:
+            raise NotAuthenticated("the session is for another authorization")
+        return session.authorization_id
+
+    # ---------------------------------------------------------------------------------------------- uses
+
+    def log(self, authorization_id: Hash32) -> UsageLog:
+        if authorization_id not in self._logs:
+            self._logs[authorization_id] = UsageLog(self._usage, authorization_id)
+        return self._logs[authorization_id]
+
+    def lock(self, authorization_id: Hash32) -> asyncio.Lock:
+        return self._locks.setdefault(authorization_id, asyncio.Lock())
+
+    async def use(self, request: Request, version: str) -> Response:
+        """One use: served or refused, and in the log either way."""
+        authorization_id = self.authenticate(request)
+        use_id = request.headers.get("sluice-use-id", "")
+        if len(use_id) < 32:
+            raise InputInvalid("Sluice-Use-Id must carry at least 32 characters of randomness", field="Sluice-Use-Id")
+        purpose = codes.code("purposes", request.headers.get("sluice-purpose", ""))
+        source = self._sources.get(parse_hash(version, "version"))
+        if source is None:
+            raise NotFound(f"this gateway does not serve version {version}")
+        served = source.answer(request.query_params)
+        asked = {"path": request.url.path, "query": dict(request.query_params), "purpose": purpose.code}
+        request_hash = hash_of(sha256(canonical_json(asked)))
+        async with self.lock(authorization_id):
+            log = self.log(authorization_id)
+            known = log.find(use_id_hash(use_id))
+            if known is not None:
+                if known.request_hash != request_hash:
+                    raise Conflict("this use id was used for another request", useId=use_id)
+                return _answer(known, served, self._domains)
+            now = int(self._clock())
+            standing, version_status, signed, now = self._standing(authorization_id, source, now)
+            units = served.units(source.meters)
+            wanted = admission.Request(
+                purpose.number, source.modality, source.product, source.version, version_status, units
+            )
+            refused = admission.refusal(standing, wanted, log.units, log.credits, signed, now)
+            payload = asked | (
+                {"outcome": "refused", "reason": codes.reason(refused).code, "reasonNumber": refused}
+                if refused is not None
+                else {
+                    "outcome": "served",
+                    "meters": list(source.meters),
+                    "responseSha256": "0x" + sha256(served.body).hex(),
+                    "bytes": len(served.body),
+                }
+            )
+            salt = secrets.token_bytes(16)
+            leaf = log.next_leaf(
+                use_id_hash=use_id_hash(use_id),
+                units=NO_UNITS if refused is not None else units,
+                kind=Kind.USE if refused is None else Kind.REFUSAL,
+                purpose=purpose.number,
+                modality=source.modality,
+                version=source.version,
+                payload_hash=payload_hash(salt, payload),
+                event_time=now,
+                now=now,
+            )
+            domain = self._domains[_ledger(standing)]
+            entry = Entry(leaf, request_hash, salt, payload, self._signer.sign(receipt_of(leaf), domain))
+            log.append(entry)
+        return _answer(entry, served, self._domains)
+
+    def _standing(
+        self, authorization_id: Hash32, source: Source, now: int
+    ) -> tuple[Standing, str, tuple[int, int, int, int], int]:
+        with self._mirror.connect() as connection:
+            row = queries.authorization(connection, authorization_id)
+            terms = queries.terms_of(row)
+            tip = queries.position(connection)
+            # A chain may run ahead of this clock; its time decides what has ended.
+            now = max(now, tip.timestamp if tip else 0)
+            parties = [
+                queries.one(connection, schema.participants, "participant", space=row["space"], wallet=wallet)
+                for wallet in (row["provider"], row["consumer"])
+            ]
+            version = queries.one(connection, schema.versions, "version", version=source.version)
+            standing = Standing(
+                terms,
+                queries.rate_card(connection, terms.rate_card),
+                queries.status_of(row, now),
+                row["ended_how"],
+                row["ended_at"],
+                row["reserved"] - row["thawing"],
+                any(party["suspended"] for party in parties),
+            )
+        with self._usage.connect() as connection:
+            signed = heads.latest_signed(connection, authorization_id)
+        return standing, version["status"], signed.head.units if signed else NO_UNITS, now
+
+    # --------------------------------------------------------------------------------------------- heads
+
+    async def head(self, authorization_id: Hash32) -> SignedHead:
+        """The head to sign next, signed by the provider.
+
+        Leaves after the end of an authorization (refusals) go into a head of their own: one that adds units must not
+        be dated after the end.
+        """
+        async with self.lock(authorization_id):
+            log = self.log(authorization_id)
+            with self._mirror.connect() as connection:
+                row = queries.authorization(connection, authorization_id)
+            with self._usage.connect() as connection:
+                signed = heads.latest_signed(connection, authorization_id)
+            size = len(log)
+            in_time = log.size_at(row["ended_at"])
+            if signed is None or in_time > signed.head.size:
+                size = in_time or size
+            head = log.head(size)
+            made = SignedHead(head, self._signer.sign(head, self._domains[row["ledger"]]), None)
+            heads.save(self._usage, made)
+            return made
+
+    def add_signature(self, authorization_id: Hash32, body: Any) -> SignedHead:
+        """The consumer's signature under a head this gateway made."""
+        if not isinstance(body, dict) or set(body) != {"head", "consumerSignature"}:
+            raise InputInvalid("send the members head and consumerSignature")
+        head = UsageHead.from_json(body["head"])
+        with self._mirror.connect() as connection:
+            row = queries.authorization(connection, authorization_id)
+        with self._usage.connect() as connection:
+            known = heads.at_size(connection, authorization_id, head.size)
+        if known.head != head:
+            raise Conflict("this is not the head the gateway made", size=head.size)
+        signature = str(body["consumerSignature"])
+        heads.check_signature(head, row["consumer"], self._domains[row["ledger"]], signature)
+        signed = SignedHead(head, known.provider_signature, signature)
+        heads.save(self._usage, signed)
+        return signed
+
+    def entries(self, authorization_id: Hash32, first: int, limit: int) -> list[dict[str, Any]]:
+        with self._usage.connect() as connection:
+            return [e.as_json() for e in read_entries(connection, authorization_id, first, limit)]
+
+
+def _ledger(standing: Standing) -> str:
+    return "InvoiceLedger" if standing.terms.invoiced else "UsageLedger"
+
+
+def _answer(entry: Entry, served: Served, domains: Mapping[str, Domain]) -> Response:
+    receipt = base64.urlsafe_b64encode(json.dumps(entry.as_json(), separators=(",", ":")).encode()).decode()
+    headers = {RECEIPT_HEADER: receipt}
+    if entry.leaf.kind == Kind.USE:
+        return Response(served.body, media_type=served.media_type, headers=headers)
+    number = int((entry.payload or {}).get("reasonNumber", 0))
+    reason = codes.reason(number)
+    problem = {
+        "type": f"urn:sluice:refusal:{reason.code}",
+        "title": reason.en,
+        "titleZh": reason.zh,
+        "status": 402 if number == admission.CREDIT_WINDOW_FULL else 403,
+        "code": reason.code,
+        "detail": f"use refused: {reason.en}; recorded as leaf {entry.leaf.index} of the usage log",
+    }
+    return Response(json.dumps(problem), problem["status"], headers, "application/problem+json")  # type: ignore[arg-type]
+
+
+def create_gateway(gateway: Gateway, follower: Follower | None = None) -> FastAPI:
+    """The HTTP face of a gateway."""
+    app = FastAPI(title="Sluice gateway", version="1", summary="Metered delivery of data products")
+
+    @app.exception_handler(SluiceError)
+    async def problem(_: Request, error: Exception) -> Response:
+        code = getattr(error, "code", "error")
+        status = _STATUS.get(code, 500)
+        body = {"type": f"urn:sluice:{code}", "title": code, "status": status, "code": code, "detail": str(error)}
+        return Response(json.dumps(body), status, media_type="application/problem+json")
+
+    @app.post("/v1/sessions", summary="Open a session with the consumer's signature")
+    async def open_session(request: Request) -> dict[str, Any]:
+        return gateway.open_session(await _json(request))
+
+    @app.get("/v1/data/{version}", summary="One metered use")
+    async def use(version: str, request: Request) -> Response:
+        return await gateway.use(request, version)
+
+    @app.get("/v1/authorizations/{authorization_id}/head", summary="The head to sign next")
+    async def head(authorization_id: str, request: Request) -> dict[str, Any]:
+        return (await gateway.head(gateway.authenticate(request, authorization_id))).as_json()
+
+    @app.post("/v1/authorizations/{authorization_id}/head", summary="Add the consumer's signature")
+    async def sign(authorization_id: str, request: Request) -> dict[str, Any]:
+        session = gateway.authenticate(request, authorization_id)
+        return gateway.add_signature(session, await _json(request)).as_json()
+
+    @app.get("/v1/authorizations/{authorization_id}/leaves", summary="Entries of the usage log")
+    async def leaves(authorization_id: str, request: Request, first: int = 0, limit: int = 1000) -> dict[str, Any]:
+        session = gateway.authenticate(request, authorization_id)
+        return {"entries": gateway.entries(session, max(0, first), min(max(1, limit), 1000))}
+
+    @app.get("/health", summary="Is the gateway serving, and as of which block")
+    async def health() -> dict[str, Any]:
+        state = follower.state if follower else "external"
+        height = follower.progress.height if follower and follower.progress else None
+        return {"status": "ok", "mirror": state, "block": height}
+
+    return app
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError:
+        raise InputInvalid("the body is not JSON") from None

@@ -1,0 +1,76 @@
+"""Signed heads: kept by both sides, one row a size, the consumer's signature added when it comes."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from ledger.core.errors import Conflict, NotFound, VerificationFailed
+from ledger.core.ids import Address, Hash32
+from ledger.core.signing import is_signed_by
+from ledger.core.terms import UsageHead
+from ledger.core.typed_data import Domain
+from ledger.metering import schema
+from ledger.metering.log import SignedHead
+
+table = schema.heads
+
+
+def save(engine: Engine, signed: SignedHead) -> None:
+    """Stores a head, or adds the consumer's signature to it.
+
+    Raises:
+        Conflict: another head of the same size is stored: that would be a fork.
+    """
+    head = signed.head
+    where = (table.c.authorization == head.authorization_id) & (table.c.size == head.size)
+    with engine.begin() as connection:
+        known = connection.execute(select(table).where(where)).mappings().first()
+        if known is None:
+            connection.execute(
+                insert(table).values(
+                    authorization=head.authorization_id,
+                    size=head.size,
+                    head=head.as_json(),
+                    provider_signature=signed.provider_signature,
+                    consumer_signature=signed.consumer_signature,
+                )
+            )
+            return
+        if known["head"] != head.as_json():
+            raise Conflict(f"another head of {head.size} leaves is stored", size=head.size)
+        if signed.consumer_signature and not known["consumer_signature"]:
+            connection.execute(update(table).where(where).values(consumer_signature=signed.consumer_signature))
+
+
+def read(connection: Connection, authorization_id: Hash32) -> list[SignedHead]:
+    """All heads, smallest first."""
+    query = select(table).where(table.c.authorization == authorization_id).order_by(table.c.size)
+    return [_signed(row) for row in connection.execute(query).mappings()]
+
+
+def latest_signed(connection: Connection, authorization_id: Hash32) -> SignedHead | None:
+    """The largest head that both wallets signed."""
+    query = select(table).where(table.c.authorization == authorization_id, table.c.consumer_signature.is_not(None))
+    row = connection.execute(query.order_by(table.c.size.desc()).limit(1)).mappings().first()
+    return _signed(row) if row else None
+
+
+def at_size(connection: Connection, authorization_id: Hash32, size: int) -> SignedHead:
+    row = (
+        connection.execute(select(table).where(table.c.authorization == authorization_id, table.c.size == size))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise NotFound(f"there is no head of {size} leaves for {authorization_id}")
+    return _signed(row)
+
+
+def check_signature(head: UsageHead, wallet: Address, domain: Domain, signature: str) -> None:
+    """Raises VerificationFailed if `wallet` did not sign this head in this domain."""
+    if not is_signed_by(wallet, head, domain, signature):
+        raise VerificationFailed(f"the head of {head.size} leaves is not signed by {wallet}", size=head.size)
+
+
+def _signed(row: Any) -> SignedHead:
+    return SignedHead(UsageHead.from_json(row["head"]), row["provider_signature"], row["consumer_signature"])

@@ -1,0 +1,32 @@
+"""The usage log's tables, the same at the provider's gateway and in the consumer's own copy."""
+
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, String, Table
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+leaves = Table(
+    "leaves",
+    metadata,
+    Column("authorization", String(66), primary_key=True),
+    Column("index", BigInteger, primary_key=True, autoincrement=False),
+    Column("use_id_hash", String(66), nullable=False),
+    Column("leaf", JSON, nullable=False),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    Column("request_hash", String(66), nullable=False),  # what was asked for: the same use id must ask the same
+    Column("salt", LargeBinary(16)),  # salt and payload go when a use is erased
+    Column("payload", JSON),
+    Column("signature", String, nullable=False),  # the provider's, over the receipt
+)
+Index("leaves_by_use_id", leaves.c.authorization, leaves.c.use_id_hash, unique=True)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("authorization", String(66), primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("head", JSON, nullable=False),
+    Column("provider_signature", String, nullable=False),
+    Column("consumer_signature", String),
+)

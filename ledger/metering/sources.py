@@ -1,0 +1,96 @@
+"""What a gateway serves: published files, checked against their digests before the first byte leaves."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ledger.core.codes import code
+from ledger.core.errors import InputInvalid, NotFound
+from ledger.core.hashing import ALGORITHMS, canonical_json, content_digests, file_chunks
+from ledger.core.ids import Hash32, raw
+from ledger.core.terms import Quad
+
+
+class ContentDiffers(InputInvalid):
+    """A file is not the product version it claims to be."""
+
+    code = "content_differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One response: its bytes, and what each counter says about it."""
+
+    body: bytes
+    media_type: str
+    counts: Mapping[str, int]  # calls, rows, bytes
+
+    def units(self, meters: Sequence[str]) -> Quad:
+        """Units per meter, in the rate card's order."""
+        a, b, c, d = ([self.counts[name] for name in meters] + [0, 0, 0, 0])[:4]
+        return a, b, c, d
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A published version. `kind` rows: ranges of a CSV, by its first column; `kind` file: the whole file."""
+
+    version: Hash32
+    product: Hash32
+    kind: str
+    meters: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    content: bytes
+
+    @property
+    def modality(self) -> int:
+        return code("modalities", "API_PULL" if self.kind == "rows" else "DATASET").number
+
+    def answer(self, query: Mapping[str, str]) -> Served:
+        """Raises InputInvalid or NotFound for a query this source cannot answer; nothing is counted then."""
+        if self.kind == "file":
+            return Served(self.content, "text/csv", {"calls": 1, "rows": len(self.rows), "bytes": len(self.content)})
+        first, limit = query.get("from", self.rows[0][0]), query.get("limit", "24")
+        if not limit.isdigit() or not 1 <= int(limit) <= 1000:
+            raise InputInvalid("limit must be a number from 1 to 1000", field="limit")
+        start = next((i for i, row in enumerate(self.rows) if row[0] >= first), None)
+        if start is None:
+            raise NotFound(f"there are no rows from {first} on")
+        rows = self.rows[start : start + int(limit)]
+        body = canonical_json({"columns": list(self.header), "rows": [list(row) for row in rows]})
+        return Served(body, "application/json", {"calls": 1, "rows": len(rows), "bytes": len(body)})
+
+
+def open_source(
+    path: Path, kind: str, meters: Sequence[str], product: Hash32, version: Hash32, digests: Sequence[Mapping[str, Any]]
+) -> Source:
+    """Reads a file and compares it with every digest of the version.
+
+    Raises:
+        ContentDiffers: a digest does not match.
+        NotFound: there is no such file.
+        InputInvalid: an unknown kind or meter, or not a CSV.
+    """
+    if kind not in ("rows", "file") or not meters or set(meters) - {"calls", "rows", "bytes"} or len(meters) > 4:
+        raise InputInvalid("a source is of kind rows or file and has one to four meters: calls, rows, bytes")
+    if not path.is_file():
+        raise NotFound(f"there is no file {path}")
+    found = content_digests(file_chunks(path), [int(d["algorithm"]) for d in digests])
+    for digest in digests:
+        algorithm = int(digest["algorithm"])
+        if found[algorithm] != raw(digest["value"]):
+            raise ContentDiffers(
+                f"{path} is not version {version}: its {ALGORITHMS[algorithm]} is 0x{found[algorithm].hex()}, "
+                f"published was {digest['value']}",
+                version=version,
+            )
+    content = path.read_bytes()
+    try:
+        header, *rows = csv.reader(io.StringIO(content.decode("utf-8")))
+    except (UnicodeDecodeError, ValueError, csv.Error) as problem:
+        raise InputInvalid(f"{path} is not a CSV file: {problem}") from None
+    return Source(version, product, kind, tuple(meters), tuple(header), tuple(tuple(r) for r in rows), content)

@@ -1,0 +1,178 @@
+"""Following the chain: fetch by block hash, check the parent, apply in one transaction, rewind on a reorg.
+
+A crash costs a re-read and nothing else: block, logs, rows and position are one transaction. A log of our own
+contracts that cannot be decoded stops the mirror; nothing is skipped.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, func, insert, select
+
+from ledger.chain.client import Chain, NodeDown, NodeError
+from ledger.chain.decode import decode_log
+from ledger.chain.deploy import Deployment
+from ledger.core.database import open_database
+from ledger.core.errors import MirrorError, SluiceError
+from ledger.core.events import Block, Log
+from ledger.mirror import schema
+from ledger.mirror.apply import apply_block
+
+BATCH = 64  # blocks a request
+
+
+class DeploymentDiffers(MirrorError):
+    """The mirror's file belongs to another deployment."""
+
+    code = "deployment_differs"
+
+
+class ReorgTooDeep(MirrorError):
+    """Not even the first mirrored block is on the chain any more."""
+
+    code = "reorg_too_deep"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step did. `head` is the chain's height, `height` the mirror's."""
+
+    height: int
+    head: int
+    applied: int
+    rewound: int
+
+
+def open_mirror(path: Path, deployment: Deployment) -> Engine:
+    """Opens or creates the mirror of this deployment. Raises DeploymentDiffers if the file mirrors another."""
+    engine = open_database(path, schema.metadata, schema.SCHEMA_VERSION)
+    with engine.begin() as connection:
+        known = connection.execute(select(schema.deployment.c.document)).scalar()
+        if known is None:
+            connection.execute(insert(schema.deployment).values(id=1, document=deployment.as_json()))
+        elif known != deployment.as_json():
+            raise DeploymentDiffers(f"{path} mirrors another deployment; use another file or remove it", path=str(path))
+    return engine
+
+
+def step(engine: Engine, chain: Chain, deployment: Deployment) -> Progress:
+    """Applies up to BATCH blocks, after rewinding to the last shared one."""
+    head = chain.block("latest")
+    if head is None:
+        raise NodeError("the node has no latest block")
+    rewound = _rewind_to_shared(engine, chain)
+    tip = _tip(engine)
+    first = tip.number + 1 if tip else deployment.block
+    if first > head.number:
+        return Progress(tip.number if tip else -1, head.number, 0, rewound)
+    blocks = chain.blocks(first, min(head.number, first + BATCH - 1))
+    names = deployment.names()
+    every = chain.logs(blocks, list(deployment.contracts.values()))
+    applied = 0
+    with engine.begin() as connection:
+        for block, found in zip(blocks, every, strict=True):
+            if tip is not None and block.parent_hash != tip.hash:
+                break  # the chain moved under us: the next step rewinds
+            _check(block, found)
+            apply_block(connection, block, [decode_log(log, names) for log in found])
+            tip = block
+            applied += 1
+    return Progress(tip.number if tip else -1, head.number, applied, rewound)
+
+
+def _check(block: Block, found: Sequence[Log]) -> None:
+    """What the node returned must be this block's logs, in order."""
+    indices = [log.log_index for log in found]
+    if any(log.block_hash != block.hash for log in found) or indices != sorted(set(indices)):
+        raise NodeError(f"the node returned logs that are not block {block.number}'s")
+
+
+def _tip(engine: Engine) -> Block | None:
+    with engine.connect() as connection:
+        row = connection.execute(select(schema.blocks).order_by(schema.blocks.c.number.desc()).limit(1)).first()
+    return Block(row.number, row.hash, row.parent_hash, row.timestamp) if row else None
+
+
+def _rewind_to_shared(engine: Engine, chain: Chain) -> int:
+    """Goes back to the last block that is still on the chain; returns how many blocks were undone."""
+    tip = _tip(engine)
+    if tip is None:
+        return 0
+    with engine.connect() as connection:
+        rows = connection.execute(select(schema.blocks).order_by(schema.blocks.c.number.desc()))
+        for row in rows:
+            block = chain.block(row.number)
+            if block is not None and block.hash == row.hash:
+                shared = row.number
+                break
+        else:
+            first = connection.execute(select(func.min(schema.blocks.c.number))).scalar_one()
+            raise ReorgTooDeep(f"block {first}, the mirror's first, is not on the chain; is it the same chain?")
+    if shared < tip.number:
+        with engine.begin() as connection:
+            schema.rewind(connection, shared)
+    return int(tip.number - shared)
+
+
+def catch_up(
+    engine: Engine, chain: Chain, deployment: Deployment, tell: Callable[[Progress], None] = lambda _: None
+) -> Progress:
+    """Steps until the mirror stands at the chain's head."""
+    while True:
+        progress = step(engine, chain, deployment)
+        tell(progress)
+        if progress.height >= progress.head:
+            return progress
+
+
+class Follower:
+    """A thread that keeps the mirror at the head. `state` is `starting`, `following`, `node_down` or `stopped`."""
+
+    def __init__(self, engine: Engine, chain: Chain, deployment: Deployment, interval: float = 0.1) -> None:
+        self._engine, self._chain, self._deployment, self._interval = engine, chain, deployment, interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+        self.state = "starting"
+        self.problem: SluiceError | None = None
+        self.progress: Progress | None = None
+        self.checked_at = 0.0  # time.time() of the last answer from the node
+        self._safe = self._final = -1  # heights
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    def finality(self, height: int) -> str:
+        """`seen`, `safe` or `final`, as far as the node says."""
+        return "final" if height <= self._final else "safe" if height <= self._safe else "seen"
+
+    def _ask_finality(self) -> None:
+        safe, final = self._chain.block("safe"), self._chain.block("finalized")
+        self._safe, self._final = safe.number if safe else -1, final.number if final else -1
+
+    def _run(self) -> None:
+        checked = False
+        while not self._stop.is_set():
+            try:
+                if not checked:
+                    self._deployment.check(self._chain)
+                    checked = True
+                self.progress = step(self._engine, self._chain, self._deployment)
+                self.state, self.problem, self.checked_at = "following", None, time.time()
+                if self.progress.height < self.progress.head:
+                    continue
+                if self.progress.applied or self.progress.rewound:
+                    self._ask_finality()
+            except NodeDown as problem:
+                # Reads go on as of the last block. The node may come back as another: check again then.
+                self.state, self.problem, checked = "node_down", problem, False
+            except SluiceError as problem:
+                # Named, kept and shown; tried again, never passed over.
+                self.state, self.problem = "stopped", problem
+            self._stop.wait(self._interval if self.state == "following" else 1.0)
