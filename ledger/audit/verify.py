@@ -6,8 +6,8 @@ Exit code 0: everything that is claimed below holds. 1: something does not; each
 2: this is not a bundle.
 
 What is checked: every byte against the manifests (SHA-256 and SM3); the authorization's id against its terms; rate
-card and split against their ids; every leaf (hash, index, totals, times, payload, scope, the provider's signature); every
-head (root, totals, both signatures); every settlement (a head both signed, the price recomputed); the bill, line by
+card and split against their ids; every leaf (hash, index, totals, times, payload, scope, the provider's signature);
+every head (root, totals, both signatures); every settlement (a head both signed, the price recomputed); the bill, line by
 line. What is not: that the events are on the chain (compare the block hash printed with a node's).
 """
 

@@ -138,7 +138,7 @@ class App:
     # ---------------------------------------------------------------------------------------------- writes
 
     def write(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Prepare, compare, sign, send, wait until the mirror has it. Returns transaction, block, gas, result, events."""
+        """Prepare, compare, sign, send, wait until the mirror has it; returns what came of it."""
         call = encode(self.deployment, operation, arguments)
         answer = self.post(
             "/v1/transactions/prepare", {"operation": operation, "arguments": arguments, "sender": self.address}

@@ -129,7 +129,7 @@ class Party:
         if isinstance(answer, dict) and set(answer) == {"error"}:
             error = answer["error"]
             command = " ".join(str(a) for a in arguments[:2])
-            raise PartyFailed(f"{self.name}: `sluice {command}`: {error['message']} [{error['code']}]", **error)
+            raise PartyFailed(f"{self.name}: `sluice {command}`: {error['message']} [{error['code']}]", error=error)
         return answer
 
     def ask(self, *arguments: object) -> Any:

@@ -4,6 +4,7 @@ The bytes are those of `contracts/libraries/Pricing.sol` and `Splits.sol`; an id
 that stores them (`CodeStore.sol`). `tests/vectors/ratecard.json` holds both languages to the same results.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ class RateCard:
             bounds = [tier.up_to for tier in meter.tiers]
             if not 1 <= len(bounds) <= 8 or not 0 < meter.unit_scale <= MAX_UNITS:
                 raise InputInvalid(f"meter {m} needs one to eight tiers and a unit scale above zero", field="meters")
-            if bounds[-1] != MAX_UNITS or any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+            if bounds[-1] != MAX_UNITS or any(a >= b for a, b in itertools.pairwise(bounds)):
                 raise InputInvalid(f"meter {m}: tiers must rise, and the last must have no end", field="tiers")
             if any(not 0 <= tier.price < 2**128 for tier in meter.tiers) or not 0 <= meter.free_units <= MAX_UNITS:
                 raise InputInvalid(f"meter {m}: a price or the free units are out of range", field="tiers")

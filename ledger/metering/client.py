@@ -7,6 +7,7 @@ signed only if every leaf under it is one of these, the totals add up, and it ex
 import base64
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class Consumer:
         self._signer, self._usage, self._http, self._clock = signer, usage, http, clock
         self.authorization_id = terms.digest(domain)
         self._token = ""
+        # One writer at a time: SQLite's own waiting sleeps far longer than a commit takes.
+        self._writing = threading.Lock()
 
     # ---------------------------------------------------------------------------------------------- uses
 
@@ -103,7 +106,7 @@ class Consumer:
         asked = {"path": f"/v1/data/{version}", "query": dict(query), "purpose": purpose}
         self._check(entry, use_id, version, asked, response)
         try:
-            with self._usage.begin() as connection:
+            with self._writing, self._usage.begin() as connection:
                 insert_entry(connection, entry)
         except IntegrityError:
             self._must_be_known(entry)

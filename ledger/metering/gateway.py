@@ -22,10 +22,11 @@ from sqlalchemy import Engine
 
 from ledger.core import codes
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
+from ledger.core.events import Block
 from ledger.core.hashing import canonical_json, keccak256, sha256
 from ledger.core.ids import Hash32, hash_of, parse_hash
 from ledger.core.signing import Signer, recover
-from ledger.core.terms import GatewaySession, UsageHead
+from ledger.core.terms import GatewaySession, Quad, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, payload_hash, use_id_hash
 from ledger.metering import admission, heads
@@ -77,6 +78,8 @@ class Gateway:
         self._nonces: dict[str, int] = {}
         self._logs: dict[Hash32, UsageLog] = {}
         self._locks: dict[Hash32, asyncio.Lock] = {}
+        self._standings: dict[tuple[Hash32, Hash32], tuple[Block | None, Standing, str]] = {}
+        self._signed: dict[Hash32, Quad] = {}
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -145,8 +148,10 @@ class Gateway:
                 if known.request_hash != request_hash:
                     raise Conflict("this use id was used for another request", useId=use_id)
                 return _answer(known, served, self._domains)
-            now = int(self._clock())
-            standing, version_status, signed, now = self._standing(authorization_id, source, now)
+            standing, version_status, chain_time = self._standing(authorization_id, source)
+            # A chain may run ahead of this clock; its time decides what has ended.
+            now = max(int(self._clock()), chain_time)
+            signed = self._signed_units(authorization_id)
             units = served.units(source.meters)
             wanted = admission.Request(
                 purpose.number, source.modality, source.product, source.version, version_status, units
@@ -179,15 +184,18 @@ class Gateway:
             log.append(entry)
         return _answer(entry, served, self._domains)
 
-    def _standing(
-        self, authorization_id: Hash32, source: Source, now: int
-    ) -> tuple[Standing, str, tuple[int, int, int, int], int]:
+    def _standing(self, authorization_id: Hash32, source: Source) -> tuple[Standing, str, int]:
+        """What the mirror says now, the version's status, and the time of the mirror's last block.
+
+        Asked at every use, computed anew whenever the mirror has moved.
+        """
         with self._mirror.connect() as connection:
+            tip = queries.position(connection)
+            known = self._standings.get((authorization_id, source.version))
+            if known is not None and known[0] == tip:
+                return known[1], known[2], tip.timestamp if tip else 0
             row = queries.authorization(connection, authorization_id)
             terms = queries.terms_of(row)
-            tip = queries.position(connection)
-            # A chain may run ahead of this clock; its time decides what has ended.
-            now = max(now, tip.timestamp if tip else 0)
             parties = [
                 queries.one(connection, schema.participants, "participant", space=row["space"], wallet=wallet)
                 for wallet in (row["provider"], row["consumer"])
@@ -196,15 +204,22 @@ class Gateway:
             standing = Standing(
                 terms,
                 queries.rate_card(connection, terms.rate_card),
-                queries.status_of(row, now),
+                row["status"],
                 row["ended_how"],
                 row["ended_at"],
                 row["reserved"] - row["thawing"],
                 any(party["suspended"] for party in parties),
             )
-        with self._usage.connect() as connection:
-            signed = heads.latest_signed(connection, authorization_id)
-        return standing, version["status"], signed.head.units if signed else NO_UNITS, now
+        self._standings[authorization_id, source.version] = (tip, standing, version["status"])
+        return standing, version["status"], tip.timestamp if tip else 0
+
+    def _signed_units(self, authorization_id: Hash32) -> Quad:
+        """Units in the last head the consumer signed."""
+        if authorization_id not in self._signed:
+            with self._usage.connect() as connection:
+                signed = heads.latest_signed(connection, authorization_id)
+            self._signed[authorization_id] = signed.head.units if signed else NO_UNITS
+        return self._signed[authorization_id]
 
     # --------------------------------------------------------------------------------------------- heads
 
@@ -244,6 +259,7 @@ class Gateway:
         heads.check_signature(head, row["consumer"], self._domains[row["ledger"]], signature)
         signed = SignedHead(head, known.provider_signature, signature)
         heads.save(self._usage, signed)
+        self._signed.pop(authorization_id, None)
         return signed
 
     def entries(self, authorization_id: Hash32, first: int, limit: int) -> list[dict[str, Any]]:
