@@ -14,6 +14,11 @@ export default defineConfig({
       metadata: { bytecodeHash: "none" },
     },
   },
-  paths: { sources: "contracts", tests: { solidity: "contracts/test" }, cache: "build/hardhat/cache", artifacts: "build/hardhat/artifacts" },
+  paths: {
+    sources: "contracts",
+    tests: { solidity: "contracts/test" },
+    cache: "build/hardhat/cache",
+    artifacts: "build/hardhat/artifacts",
+  },
   test: { solidity: { fuzz: { runs: 256 }, fsPermissions: { readDirectory: ["tests/vectors"] } } },
 });

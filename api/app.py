@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 
 from api import problems
 from api.deps import State
@@ -20,7 +21,8 @@ def create_app(state: State) -> FastAPI:
         yield
         state.follower.stop()
 
-    app = FastAPI(
+    # The page at /docs comes from this package, not from a content network: it works without one.
+    app = FastAPIOffline(
         title="Sluice 数据计量账本",
         version="0.1.0",
         summary="A ledger for metered data exchange: what was authorized, what was used, what is owed, and proof",

@@ -26,10 +26,7 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     function recordPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
         bytes32 id = partyId(terms, terms.provider);
         uint128 known = recorded[id][referenceHash];
-        require(
-            amount > 0 && (known == 0 || known == amount),
-            PaymentInvalid(id, referenceHash, known, amount)
-        );
+        require(amount > 0 && (known == 0 || known == amount), PaymentInvalid(id, referenceHash, known, amount));
         if (known == amount) return;
 
         recorded[id][referenceHash] = amount;
@@ -54,10 +51,7 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     function claimPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
         bytes32 id = partyId(terms, terms.consumer);
         uint128 known = claims[id][referenceHash];
-        require(
-            amount > 0 && (known == 0 || known == amount),
-            PaymentInvalid(id, referenceHash, known, amount)
-        );
+        require(amount > 0 && (known == 0 || known == amount), PaymentInvalid(id, referenceHash, known, amount));
         if (known == amount) return;
 
         claims[id][referenceHash] = amount;

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_typing import Hash32 as Digest
 
 from ledger.chain.prepared import PreparedTransaction
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
@@ -35,7 +36,7 @@ class Wallet:
 
     def sign(self, message: Message, domain: Domain) -> str:
         """65 bytes r ‖ s ‖ v as 0x-hex."""
-        signed = self._account.unsafe_sign_hash(raw(message.digest(domain)))
+        signed = self._account.unsafe_sign_hash(Digest(raw(message.digest(domain))))
         return "0x" + bytes(signed.signature).hex()
 
     def sign_transaction(self, prepared: PreparedTransaction) -> str:

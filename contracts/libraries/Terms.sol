@@ -85,22 +85,21 @@ library Terms {
     uint8 internal constant AGENT_CAPPED = 2; // a metering agent's heads need the consumer's ceiling too
     uint8 internal constant INVOICED = 4; // money moves through banks, not through the ledger
 
-    bytes32 internal constant SCOPE_TYPEHASH =
-        keccak256(
-            "Scope(bytes32 space,bytes32 codeLists,bytes32 product,bytes32 version,bytes32 policyHash,bytes32 parent,bytes32 supersedes,uint64 purposes,uint32 modalities,uint32 rights,uint64[4] creditUnits,bytes32 approversHash)"
-        );
-    bytes32 internal constant TERMS_TYPEHASH =
-        keccak256(
-            "AuthorizationTerms(Scope scope,address provider,address consumer,address meteringAgent,address token,bytes32 rateCard,bytes32 split,uint64[4] maxUnits,uint40 validFrom,uint40 validUntil,uint32 thawSeconds,uint32 revokeGrace,uint8 flags,bytes32 salt)Scope(bytes32 space,bytes32 codeLists,bytes32 product,bytes32 version,bytes32 policyHash,bytes32 parent,bytes32 supersedes,uint64 purposes,uint32 modalities,uint32 rights,uint64[4] creditUnits,bytes32 approversHash)"
-        );
-    bytes32 internal constant OFFER_TYPEHASH =
-        keccak256("Offer(bytes32 termsTemplateHash,uint32 maxAcceptances,uint40 offerUntil)");
-    bytes32 internal constant ACCEPTANCE_TYPEHASH =
-        keccak256("Acceptance(bytes32 authorizationId,uint128 reserve,uint40 deadline)");
-    bytes32 internal constant HEAD_TYPEHASH =
-        keccak256(
-            "UsageHead(bytes32 authorizationId,uint64 size,uint64[4] units,uint128 credits,uint40 asOf,bytes32 root)"
-        );
+    bytes32 internal constant SCOPE_TYPEHASH = keccak256(
+        "Scope(bytes32 space,bytes32 codeLists,bytes32 product,bytes32 version,bytes32 policyHash,bytes32 parent,bytes32 supersedes,uint64 purposes,uint32 modalities,uint32 rights,uint64[4] creditUnits,bytes32 approversHash)"
+    );
+    bytes32 internal constant TERMS_TYPEHASH = keccak256(
+        "AuthorizationTerms(Scope scope,address provider,address consumer,address meteringAgent,address token,bytes32 rateCard,bytes32 split,uint64[4] maxUnits,uint40 validFrom,uint40 validUntil,uint32 thawSeconds,uint32 revokeGrace,uint8 flags,bytes32 salt)Scope(bytes32 space,bytes32 codeLists,bytes32 product,bytes32 version,bytes32 policyHash,bytes32 parent,bytes32 supersedes,uint64 purposes,uint32 modalities,uint32 rights,uint64[4] creditUnits,bytes32 approversHash)"
+    );
+    bytes32 internal constant OFFER_TYPEHASH = keccak256(
+        "Offer(bytes32 termsTemplateHash,uint32 maxAcceptances,uint40 offerUntil)"
+    );
+    bytes32 internal constant ACCEPTANCE_TYPEHASH = keccak256(
+        "Acceptance(bytes32 authorizationId,uint128 reserve,uint40 deadline)"
+    );
+    bytes32 internal constant HEAD_TYPEHASH = keccak256(
+        "UsageHead(bytes32 authorizationId,uint64 size,uint64[4] units,uint128 credits,uint40 asOf,bytes32 root)"
+    );
 
     function hash(Scope memory scope) internal pure returns (bytes32) {
         // In two parts: one abi.encode of thirteen values runs out of stack slots. Both parts are whole words,

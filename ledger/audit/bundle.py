@@ -48,29 +48,22 @@ def check(folder: Path, each: Callable[[str], None] = lambda _: None) -> list[Fi
     problems: list[FileChanged] = []
     if not (folder / TAG_MANIFEST).is_file():
         return [FileChanged(f"{folder} is not an audit bundle: {TAG_MANIFEST} is missing", file=TAG_MANIFEST)]
-    expected = {
-        TAG_MANIFEST: lambda: _manifest(folder, "sha256", _tags(folder)),
-        **{
-            f"manifest-{algorithm}.txt": lambda algorithm=algorithm: _manifest(folder, algorithm, _payload(folder))
-            for algorithm in MANIFESTS
-        },
-    }
-    for name, compute in expected.items():
+    expected = {TAG_MANIFEST: ("sha256", _tags(folder))}
+    expected |= {f"manifest-{algorithm}.txt": (algorithm, _payload(folder)) for algorithm in MANIFESTS}
+    for name, (algorithm, files) in expected.items():
         each(name)
         path = folder / name
         if not path.is_file():
             problems.append(FileChanged(f"{name} is missing", file=name))
             continue
-        try:
-            written, found = set(path.read_bytes().decode().splitlines(True)), set(compute().splitlines(True))
-        except UnicodeDecodeError:
-            problems.append(FileChanged(f"{name} is changed: not text any more", file=name))
-            continue
-        named = {line.split("  ", 1)[-1].strip() for line in written ^ found}
+        computed = _manifest(folder, algorithm, files)
+        written = path.read_bytes().decode(errors="replace")
+        differing = set(written.splitlines(True)) ^ set(computed.splitlines(True))
+        named = {line.split("  ", 1)[-1].strip() for line in differing}
         for file in sorted(named):
             state = "is changed" if (folder / file).is_file() else "is missing or misnamed"
             problems.append(FileChanged(f"{file} {state}: {name} does not match", file=file))
-        if not named and path.read_bytes().decode() != compute():
+        if not named and written != computed:
             problems.append(FileChanged(f"{name} is changed", file=name))
     return problems
 

@@ -7,8 +7,8 @@ Exit code 0: everything that is claimed below holds. 1: something does not; each
 
 What is checked: every byte against the manifests (SHA-256 and SM3); the authorization's id against its terms; rate
 card and split against their ids; every leaf (hash, index, totals, times, payload, scope, the provider's signature);
-every head (root, totals, both signatures); every settlement (a head both signed, the price recomputed); the bill, line by
-line. What is not: that the events are on the chain (compare the block hash printed with a node's).
+every head (root, totals, both signatures); every settlement (a head both signed, the price recomputed); the bill,
+line by line. What is not: that the events are on the chain (compare the block hash printed with a node's).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ledger.core.merkle import Tree
 from ledger.core.money import UY_PER_FEN, round_to_fen
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.signing import is_signed_by
-from ledger.core.terms import AuthorizationTerms, UsageHead, UseReceipt
+from ledger.core.terms import AuthorizationTerms, Quad, UsageHead, UseReceipt
 from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, UsageLeaf, payload_hash
 
@@ -139,7 +139,8 @@ def _leaves(
     report: Report, path: Path, file: str, terms: AuthorizationTerms, domain: Domain, authorization_id: Hash32
 ) -> list[UsageLeaf]:
     leaves: list[UsageLeaf] = []
-    total, credits, served = (0, 0, 0, 0), 0, 0
+    total: Quad = (0, 0, 0, 0)
+    credits = served = 0
     used: set[str] = set()
     for n, line in enumerate(path.read_bytes().splitlines()):
         where = f"leaf {n}"
@@ -185,7 +186,7 @@ def _leaves(
         if leaf.kind == Kind.REFUSAL:
             must(not any(leaf.units), "units", "a refusal counts units")
         used.add(leaf.use_id_hash)
-        total, credits, served = leaf.cum_units, leaf.cum_credits, leaf.served_at  # type: ignore[assignment]
+        total, credits, served = leaf.cum_units, leaf.cum_credits, leaf.served_at
         leaves.append(leaf)
     report.count("leaves", len(leaves))
     return leaves

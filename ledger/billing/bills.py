@@ -108,7 +108,7 @@ def derive(
         due=due,
         paid=row["paid"],
         arrears=max(0, due - row["paid"]),
-        split=dict(split.amounts(basis)),
+        split={str(payee): amount for payee, amount in split.amounts(basis).items()},
         payable_fen=payable,
         rounding_uy=rounding,
     )

@@ -305,7 +305,8 @@ def encode(deployment: "Deployment", name: str, arguments: Mapping[str, Any]) ->
     unknown = set(arguments) - set(operation.arguments)
     if unknown:
         raise InputInvalid(f"{name} has no argument {sorted(unknown)[0]!r}", field=sorted(unknown)[0])
-    values, words = [], {}
+    values: list[Any] = []
+    words: dict[str, Any] = {}
     contract = operation.contract
     for key, kind in operation.arguments.items():
         if key not in arguments:

@@ -39,7 +39,7 @@ class ServerProblem(SluiceError):
 
     def __init__(self, message: str, code: str, **details: Any) -> None:
         super().__init__(message, **details)
-        self.code = code  # type: ignore[misc]
+        self.code = code
 
 
 class ServerDown(ChainError):

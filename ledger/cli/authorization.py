@@ -78,7 +78,7 @@ def describe(app: App, terms: AuthorizationTerms) -> None:
 @click.option("--max-acceptances", default=1, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @pass_app
-def offer(app: App, product_id: str, output: Path, **options: Any) -> None:
+def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
     """Offer terms to any admitted consumer, signed by the provider's wallet, as a file to hand over.
 
     \b

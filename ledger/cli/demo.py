@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ DATA = Path("node_modules/vega-datasets/data")
 HOURLY, DAILY = "seattle-weather-hourly-normals.csv", "seattle-weather.csv"
 SOURCE = "NOAA National Centers for Environmental Information, via vega-datasets 3.2.1; U.S. Government work"
 DOWNLOADS = 12
+WIDE = 150  # columns
 
 PARTIES = {
     "operator": "空间运营方",
@@ -41,6 +43,11 @@ PARTIES = {
 }
 
 
+def plain(text: str) -> str:
+    """A summary with its ids shortened."""
+    return re.sub(r"0x[0-9a-f]{24,}", lambda found: short(found.group()), text)
+
+
 class Demo:
     """The exchange's script: what each party types, and what is shown of it."""
 
@@ -48,7 +55,10 @@ class Demo:
         self.app, self.folder, self.uses = app, folder, uses
         self.parties: dict[str, Party] = {}
         self.address: dict[str, str] = {}
+        self.sent: list[dict[str, Any]] = []
         self.began = time.perf_counter()
+        if not app.console.is_terminal:
+            app.console.width = WIDE  # a pipe has no width of its own
 
     # -------------------------------------------------------------------------------------------- showing
 
@@ -61,8 +71,24 @@ class Demo:
 
     def writes(self, *done: tuple[str, dict[str, Any]]) -> None:
         """A table of transactions: who did what, in which transaction, for how much gas."""
-        rows = [(who, d["summary"]["zh"], d["summary"]["en"], d["transaction"], f"{d['gasUsed']:,}") for who, d in done]
-        self.table(("谁 who", "做了什么", "what", "交易 transaction", "gas"), rows)
+        for who, d in done:
+            self.sent.append(
+                {"who": who} | {k: d[k] for k in ("operation", "summary", "transaction", "block", "gasUsed")}
+            )
+        rows = [
+            (
+                who,
+                plain(f"{d['summary']['zh']}\n{d['summary']['en']}"),
+                self.hash(d["transaction"]),
+                f"{d['gasUsed']:,}",
+            )
+            for who, d in done
+        ]
+        self.table(("谁 who", "做了什么 what", "交易 transaction", "gas"), rows)
+
+    def hash(self, text: str) -> str:
+        """A whole hash where there is room for it; all of them are in transactions.json."""
+        return text if self.app.console.width >= WIDE else short(text)
 
     def waiting(self, text: str) -> Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -89,8 +115,12 @@ class Demo:
             self.export(keep)
             self.step("停止所有进程", "Everything stops: chain, database, servers, parties")
         self.verify(keep)
+        record = self.folder / "transactions.json"
+        record.write_text(json.dumps(self.sent, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         seconds = time.perf_counter() - self.began
-        self.app.console.print(f"\n[bold green]完成 done[/] in {seconds:.1f} s · audit bundle {keep}")
+        self.app.console.print(
+            f"\n[bold green]完成 done[/] in {seconds:.1f} s · audit bundle {keep} · transactions {record}"
+        )
 
     def start(self, processes: Processes) -> None:
         self.step("启动本地链与各方", "A local chain, and each party with its own key and process")
@@ -120,14 +150,14 @@ class Demo:
             if name != "operator":
                 shutil.copy(self.folder / "operator" / "deployment.json", self.folder / name)
         rows = [
-            (n, a, deployed["transactions"][n]["transaction"], f"{deployed['transactions'][n]['gasUsed']:,}")
+            (n, a, self.hash(deployed["transactions"][n]["transaction"]), f"{deployed['transactions'][n]['gasUsed']:,}")
             for n, a in deployed["contracts"].items()
         ]
         self.table(("合约 contract", "地址 address", "交易 transaction", "gas"), rows)
 
-        home = str(self.folder / "provider")
+        served = str(self.folder / "provider")
         url = processes.server(
-            "api", [sys.executable, "-m", "api", "--home", home, "--rpc", rpc, "--port", "0", "--json"]
+            "api", [sys.executable, "-m", "api", "--home", served, "--rpc", rpc, "--port", "0", "--json"]
         )
         for party in self.parties.values():
             party("connect", url)
@@ -350,7 +380,7 @@ class Demo:
     def books(self) -> None:
         self.step("账单与对账单，与链上逐分核对", "Bills and statement, equal to the chain to the last unit")
         provider = self.parties["provider"]
-        rows = []
+        rows: list[Sequence[Any]] = []
         for key, authorization, zh in (("feed", self.feed, "托管 escrowed"), ("file", self.file, "发票 invoiced")):
             bill = provider("bill", "show", authorization)
             for line in bill["lines"]:
@@ -415,7 +445,7 @@ class Demo:
         self.step("独立验证：无节点、无数据库", "Verify in a process of its own: no node, no database")
         command = [sys.executable, "-m", "ledger.audit.verify"]
         done = subprocess.run([*command, str(keep)], capture_output=True, text=True, check=False)  # noqa: S603
-        self.app.console.print(done.stdout.strip(), highlight=False)
+        self.app.console.print(done.stdout.rstrip(), highlight=False)
         if done.returncode != 0:
             raise VerificationFailed("the audit bundle does not verify")
         copy = self.folder / "audit-bundle-tampered"
@@ -427,7 +457,7 @@ class Demo:
         leaves.write_bytes(content)
         self.step("改动一个字节再验证", "One byte changed, verified again")
         done = subprocess.run([*command, str(copy)], capture_output=True, text=True, check=False)  # noqa: S603
-        self.app.console.print(done.stdout.strip(), highlight=False)
+        self.app.console.print(done.stdout.rstrip(), highlight=False)
         if done.returncode != 1 or "leaf" not in done.stdout or "leaves.jsonl" not in done.stdout:
             raise VerificationFailed("a changed byte went unnoticed")
 

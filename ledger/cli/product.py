@@ -58,7 +58,9 @@ def publish(app: App, product_id: str, content: Path, metadata: Path, policy: Pa
     Example:  sluice --wallet provider.json product publish 0x… --file hourly.csv --metadata m.json --policy p.json
     """
     found = content_digests(file_chunks(content))
-    digests = [{"algorithm": algorithm, "value": hash_of(value)} for algorithm, value in found.items()]
+    digests: list[dict[str, Any]] = [
+        {"algorithm": algorithm, "value": hash_of(value)} for algorithm, value in found.items()
+    ]
     arguments = {
         "product": parse_hash(product_id, "product"),
         "digests": digests,

@@ -118,9 +118,13 @@ class Message:
         }
 
 
-@cache
-def members(cls: type[Message]) -> tuple[Member, ...]:
+def members(cls: Any) -> tuple[Member, ...]:
     """The members of a message class, checked against its fields."""
+    return _members(cls)
+
+
+@cache
+def _members(cls: Any) -> tuple[Member, ...]:
     body = cls.TYPE[cls.TYPE.index("(") + 1 : cls.TYPE.index(")")]
     found = []
     for part in body.split(","):
@@ -130,14 +134,18 @@ def members(cls: type[Message]) -> tuple[Member, ...]:
         kind, _, count, name = match.groups()
         field = re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
         found.append(Member(kind, int(count) if count else None, name, field))
-    if [m.field for m in found] != [f.name for f in fields(cls)]:  # type: ignore[arg-type]
+    if [m.field for m in found] != [f.name for f in fields(cls)]:
         raise AssertionError(f"{cls.__name__}: fields and TYPE differ")
     return tuple(found)
 
 
-@cache
-def type_hash(cls: type[Message]) -> bytes:
+def type_hash(cls: Any) -> bytes:
     """Keccak-256 of encodeType: the type, then the structs it refers to, by name."""
+    return _type_hash(cls)
+
+
+@cache
+def _type_hash(cls: Any) -> bytes:
     return keccak256((cls.TYPE + "".join(struct.TYPE for _, struct in sorted(cls.STRUCTS.items()))).encode())
 
 

@@ -1,0 +1,35 @@
+"""One chain a test process, deployed once; every test starts from the same state of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.chain.client import Chain
+from ledger.cli.processes import Processes
+from tests.world import World
+
+
+@pytest.fixture(scope="session")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    folder = tmp_path_factory.mktemp("chain")
+    with Processes(folder / "logs") as processes:
+        yield Chain(processes.anvil(folder / "state.json"))
+
+
+@pytest.fixture(scope="session")
+def deployed(anvil: Chain) -> World:
+    return World.on(anvil)
+
+
+@pytest.fixture
+def world(deployed: World) -> Iterator[World]:
+    """The deployed world; what the test does is undone after it."""
+    snapshot = deployed.chain.rpc("evm_snapshot")
+    yield deployed
+    deployed.chain.rpc("evm_revert", snapshot)
+
+
+@pytest.fixture
+def vectors() -> Path:
+    return Path(__file__).parent / "vectors"
