@@ -25,6 +25,9 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
     uint256 internal constant MIN_THAW = 24 hours;
     uint256 internal constant MAX_THAW = 30 days;
     uint256 internal constant MAX_GRACE = 30 days;
+    /// @dev A gateway's clock may run ahead of the block that ends an authorization, and it learns of the end only when
+    /// the block reaches it. What both wallets signed in that gap must stay payable.
+    uint256 internal constant CLOCK_SKEW = 15 minutes;
 
     ISpaceRegistry public immutable spaces;
     IProductRegistry public immutable products;
@@ -66,14 +69,14 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         checkParties(terms);
         checkProduct(terms);
         checkPrice(terms);
-        checkSignatures(opening, compact, id);
+        bytes32 offerDigest = checkSignatures(opening, compact, id);
 
         Record storage record = records[id];
         record.status = Status.OPEN;
         record.endedAt = terms.validUntil;
         _reserve(id, terms, opening.acceptance.reserve);
 
-        emit Opened(id, terms.provider, terms.consumer, terms, opening.acceptance.reserve);
+        emit Opened(id, terms.provider, terms.consumer, terms, opening.acceptance.reserve, offerDigest);
     }
 
     function checkTerms(AuthorizationTerms calldata terms) private pure {
@@ -84,6 +87,7 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         // Not built yet, so refused rather than ignored: nobody may sign for a protection that is not there.
         require(terms.meteringAgent == address(0), TermsInvalid("meteringAgent"));
         require(terms.scope.parent == 0, TermsInvalid("scope.parent"));
+        require(terms.scope.supersedes == 0, TermsInvalid("scope.supersedes"));
         require(terms.scope.approversHash == 0, TermsInvalid("scope.approversHash"));
     }
 
@@ -125,19 +129,23 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         require(Splits.bpsOf(split, address(this)) == 0, TermsInvalid("split"));
     }
 
-    function checkSignatures(Opening calldata opening, CompactTerms memory compact, bytes32 id) private {
+    /// @return offerDigest zero if the provider signed the terms themselves
+    function checkSignatures(
+        Opening calldata opening,
+        CompactTerms memory compact,
+        bytes32 id
+    ) private returns (bytes32 offerDigest) {
         Offer calldata offer = opening.offer;
-        bytes32 offeredDigest = id;
         if (offer.termsTemplateHash != 0) {
             bytes32 expected = compact.templateHash();
             require(offer.termsTemplateHash == expected, OfferMismatch(offer.termsTemplateHash, expected));
-            offeredDigest = _hashTypedDataV4(offer.hash());
-            require(block.timestamp <= offer.offerUntil, OfferExpired(offeredDigest, offer.offerUntil));
-            uint256 count = ++acceptances[compact.provider][offeredDigest];
-            require(count <= offer.maxAcceptances, OfferExhausted(offeredDigest, offer.maxAcceptances));
+            offerDigest = _hashTypedDataV4(offer.hash());
+            require(block.timestamp <= offer.offerUntil, OfferExpired(offerDigest, offer.offerUntil));
+            uint256 count = ++acceptances[compact.provider][offerDigest];
+            require(count <= offer.maxAcceptances, OfferExhausted(offerDigest, offer.maxAcceptances));
         }
         require(
-            Signatures.isBy(compact.provider, offeredDigest, opening.providerSignature),
+            Signatures.isBy(compact.provider, offerDigest == 0 ? id : offerDigest, opening.providerSignature),
             SignatureInvalid(compact.provider)
         );
         require(
@@ -206,7 +214,7 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         record.credits = head.credits;
         uint128 paid = _pay(id, terms, uint128(due));
 
-        emit Settled(id, head, uint128(due), paid, due > paid ? uint128(due) - paid : 0);
+        emit Settled(id, head, uint128(due), paid, due > paid ? uint128(due) - paid : 0, msg.sender);
     }
 
     function checkHead(
@@ -245,7 +253,7 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
             }
         }
         // A head that only adds credits or refusals may be signed after the end.
-        if (rose && head.asOf > record.endedAt) {
+        if (rose && head.asOf > record.endedAt + CLOCK_SKEW) {
             return abi.encodeWithSelector(HeadAfterEnd.selector, id, head.asOf, record.endedAt);
         }
         return "";
@@ -277,7 +285,9 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         bytes32 id = _hashTypedDataV4(terms.hash());
         require(msg.sender == terms.provider || msg.sender == terms.consumer, AuthorizationNotYours(id, msg.sender));
 
-        uint40 endedAt = end(id, block.timestamp, reason);
+        // The grace is the consumer's: closing gives the provider no way around it.
+        uint256 grace = msg.sender == terms.consumer ? 0 : terms.revokeGrace;
+        uint40 endedAt = end(id, block.timestamp + grace, reason);
 
         emit ClosedEarly(id, msg.sender, endedAt, reason);
     }
@@ -285,9 +295,10 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
     function end(bytes32 id, uint256 endsAt, uint16 reason) private returns (uint40 endedAt) {
         requireStatus(id, Status.OPEN);
         Record storage record = records[id];
+        // A later end never prolongs an earlier one, nor takes its reason.
+        require(endsAt < record.endedAt, AuthorizationEnding(id, record.endedAt));
 
-        // A later revocation with grace never prolongs an earlier end.
-        endedAt = endsAt < record.endedAt ? SafeCast.toUint40(endsAt) : record.endedAt;
+        endedAt = SafeCast.toUint40(endsAt);
         record.endedAt = endedAt;
         record.reason = reason;
     }

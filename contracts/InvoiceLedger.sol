@@ -13,6 +13,9 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     using Terms for CompactTerms;
 
     mapping(bytes32 authorizationId => Invoiced) private invoiced;
+    /// @dev Stands in `recorded` for a payment that was taken back: its reference stays used.
+    uint128 private constant REVERSED = type(uint128).max;
+
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private recorded;
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private claims;
 
@@ -26,7 +29,7 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     function recordPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
         bytes32 id = partyId(terms, terms.provider);
         uint128 known = recorded[id][referenceHash];
-        require(amount > 0 && (known == 0 || known == amount), PaymentInvalid(id, referenceHash, known, amount));
+        requireAmount(id, referenceHash, known, amount);
         if (known == amount) return;
 
         recorded[id][referenceHash] = amount;
@@ -39,9 +42,9 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     function reversePayment(CompactTerms calldata terms, bytes32 referenceHash) external {
         bytes32 id = partyId(terms, terms.provider);
         uint128 amount = recorded[id][referenceHash];
-        require(amount > 0, PaymentUnknown(id, referenceHash));
+        require(amount > 0 && amount != REVERSED, PaymentUnknown(id, referenceHash));
 
-        recorded[id][referenceHash] = 0;
+        recorded[id][referenceHash] = REVERSED;
         uint128 paid = invoiced[id].paid -= amount;
 
         emit PaymentReversed(id, referenceHash, amount, paid);
@@ -51,7 +54,7 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     function claimPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
         bytes32 id = partyId(terms, terms.consumer);
         uint128 known = claims[id][referenceHash];
-        require(amount > 0 && (known == 0 || known == amount), PaymentInvalid(id, referenceHash, known, amount));
+        requireAmount(id, referenceHash, known, amount);
         if (known == amount) return;
 
         claims[id][referenceHash] = amount;
@@ -63,6 +66,12 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     /// @inheritdoc IInvoiceLedger
     function invoicedOf(bytes32 authorizationId) external view returns (Invoiced memory) {
         return invoiced[authorizationId];
+    }
+
+    /// @dev The same reference and amount again is a retry; anything else under a known reference is a mistake.
+    function requireAmount(bytes32 id, bytes32 referenceHash, uint128 known, uint128 amount) private pure {
+        bool sane = referenceHash != 0 && amount > 0 && amount != REVERSED;
+        require(sane && (known == 0 || known == amount), PaymentInvalid(id, referenceHash, known, amount));
     }
 
     /// @dev Bank payments arrive after the end as well, so a closed authorization still takes records.

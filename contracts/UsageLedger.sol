@@ -36,6 +36,7 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
     function depositFor(address owner, address token, uint256 amount) external nonReentrant {
         require(amount > 0, AmountZero());
         require(token.code.length > 0, TokenNotContract(token));
+        require(owner != address(0) && owner != address(this), ReceiverInvalid(owner));
 
         // Credited after the transfer because only then is it known what arrived; nonReentrant covers the gap.
         uint256 before = IERC20(token).balanceOf(address(this));
@@ -50,6 +51,7 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
     /// @inheritdoc IUsageLedger
     function withdraw(address token, uint256 amount, address to) external nonReentrant {
         require(amount > 0, AmountZero());
+        require(to != address(this), ReceiverInvalid(to));
 
         take(msg.sender, token, amount);
 
@@ -73,14 +75,22 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
     function topUp(CompactTerms calldata terms, uint128 amount) external nonReentrant {
         bytes32 id = openId(terms);
         require(amount > 0, AmountZero());
+        Record storage record = records[id];
+        uint256 windowEnd = uint256(record.endedAt) + terms.thawSeconds;
+        require(block.timestamp <= windowEnd, WindowOver(id, windowEnd, block.timestamp));
 
         take(msg.sender, terms.token, amount);
         Reservation storage reservation = reservations[id];
         // A thaw covers what was unpaid before this money came, not the new money.
         reservation.thawing = thawingOf(reservation);
         reservation.reserved += amount;
+        // Arrears come first: nothing that is owed can be thawed or released. Range-checked when the head settled.
+        uint128 due = uint128(dueOf(terms.rateCard, record.units, record.credits));
+        uint128 before = reservation.paid;
+        uint128 paid = _pay(id, terms, due);
 
         emit ToppedUp(id, msg.sender, amount);
+        if (paid > before) emit ArrearsPaid(id, due, paid);
     }
 
     /// @inheritdoc IUsageLedger
@@ -112,20 +122,6 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         free[terms.consumer][terms.token] += amount;
 
         emit Thawed(id, amount);
-    }
-
-    /// @inheritdoc IUsageLedger
-    function settleArrears(CompactTerms calldata terms) external nonReentrant {
-        bytes32 id = openId(terms);
-        Record storage record = records[id];
-        // Range-checked when the head was settled.
-        uint128 due = uint128(dueOf(terms.rateCard, record.units, record.credits));
-        uint128 before = reservations[id].paid;
-
-        uint128 paid = _pay(id, terms, due);
-        require(paid > before, AmountZero());
-
-        emit ArrearsSettled(id, due, paid);
     }
 
     /// @dev What a thaw would release: settlements since may have used part of it.

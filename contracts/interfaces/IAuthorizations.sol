@@ -51,17 +51,27 @@ interface IAuthorizations {
     }
 
     /// @notice Opened, with all that was signed: events alone rebuild the state.
+    /// @param offerDigest the offer that was accepted; zero if the provider signed the terms themselves
     event Opened(
         bytes32 indexed authorizationId,
         address indexed provider,
         address indexed consumer,
         AuthorizationTerms terms,
-        uint128 reserved
+        uint128 reserved,
+        bytes32 offerDigest
     );
     /// @param due price of the head's units less its credits, token units
     /// @param paid total paid (escrowed) or recorded as paid (invoiced) after this head
     /// @param arrears due and not paid
-    event Settled(bytes32 indexed authorizationId, UsageHead head, uint128 due, uint128 paid, uint128 arrears);
+    /// @param by who submitted it; where that is the provider, calling was its signature
+    event Settled(
+        bytes32 indexed authorizationId,
+        UsageHead head,
+        uint128 due,
+        uint128 paid,
+        uint128 arrears,
+        address by
+    );
     /// @notice Row `row` of a batch was not settled; `problem` is the error settle would have reverted with.
     event SettlementSkipped(uint256 indexed row, bytes32 indexed authorizationId, bytes problem);
     event Revoked(bytes32 indexed authorizationId, address indexed by, uint40 endedAt, uint16 reason);
@@ -74,6 +84,8 @@ interface IAuthorizations {
     error ClockNotInSeconds(uint256 timestamp);
     /// @notice The authorization is not in the state this needs.
     error AuthorizationStatus(bytes32 authorizationId, Status status);
+    /// @notice It ends at that time or before already.
+    error AuthorizationEnding(bytes32 authorizationId, uint40 endedAt);
     error AuthorizationNotYours(bytes32 authorizationId, address caller);
     error TermsExpired(uint40 validUntil, uint256 nowSeconds);
     /// @notice A field of the terms breaks a rule; `field` is its name.
@@ -97,7 +109,7 @@ interface IAuthorizations {
     /// @notice Units, credits or asOf are lower than in the settled head.
     error HeadLower(bytes32 authorizationId);
     error HeadInFuture(bytes32 authorizationId, uint40 asOf, uint256 nowSeconds);
-    /// @notice Units rose after the authorization had ended.
+    /// @notice Units rose more than CLOCK_SKEW (15 minutes) after the authorization had ended.
     error HeadAfterEnd(bytes32 authorizationId, uint40 asOf, uint40 endedAt);
     error HeadOverQuota(bytes32 authorizationId, uint256 meter, uint64 units, uint64 maxUnits);
     /// @notice The settled head is not a prefix of this one, or the proof does not show that it is.
@@ -114,13 +126,14 @@ interface IAuthorizations {
     /// @notice Settles one head. Reverts with the reason if it cannot.
     function settle(Settlement calldata settlement) external;
 
-    /// @notice Settles each row it can and skips the others with SettlementSkipped; never reverts as a whole.
+    /// @notice Settles each row it can and skips the others with SettlementSkipped. No row's content makes the batch
+    /// revert, if it is well-formed call data and the gas is enough: a contract wallet may use 150,000 to answer.
     function settleMany(Settlement[] calldata settlements) external;
 
     /// @notice Ends after the revocation grace. By the provider or the space's operator.
     function revoke(AuthorizationTerms calldata terms, uint16 reason) external;
 
-    /// @notice Ends at once. By consumer or provider.
+    /// @notice Ends at once if the consumer calls, after the revocation grace if the provider does.
     function close(CompactTerms calldata terms, uint16 reason) external;
 
     /// @notice Closes for ever once the settlement window is over, and releases what is left. By anyone.

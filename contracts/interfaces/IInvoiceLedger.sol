@@ -25,12 +25,13 @@ interface IInvoiceLedger is IAuthorizations {
         uint128 claimed
     );
 
-    /// @notice The amount is zero, or the reference is known with another amount.
+    /// @notice Amount or reference is zero, or the reference is known with another amount; `known` is 2^128 - 1 if that
+    /// payment was reversed.
     error PaymentInvalid(bytes32 authorizationId, bytes32 referenceHash, uint128 known, uint128 amount);
     error PaymentUnknown(bytes32 authorizationId, bytes32 referenceHash);
 
-    /// @notice Records a bank payment. Provider only. The same reference and amount again change nothing; a reference
-    /// that was reversed can be recorded again.
+    /// @notice Records a bank payment. Provider only. The same reference and amount again change nothing, and a reversed
+    /// reference stays used, so that a late retry cannot revive it: a transfer sent again has a new reference.
     function recordPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external;
 
     /// @notice Takes a recorded payment back, as when a transfer bounces. Provider only.

@@ -21,7 +21,7 @@ interface IUsageLedger is IAuthorizations {
     event ToppedUp(bytes32 indexed authorizationId, address indexed from, uint128 amount);
     event ThawStarted(bytes32 indexed authorizationId, uint128 amount, uint40 thawEnd);
     event Thawed(bytes32 indexed authorizationId, uint128 amount);
-    event ArrearsSettled(bytes32 indexed authorizationId, uint128 due, uint128 paid);
+    event ArrearsPaid(bytes32 indexed authorizationId, uint128 due, uint128 paid);
     event SharePaid(bytes32 indexed split, address indexed token, address indexed payee, uint256 amount);
 
     error AmountZero();
@@ -30,6 +30,8 @@ interface IUsageLedger is IAuthorizations {
     /// @notice The token delivered another amount than it was asked to.
     error TokenTransferInexact(address token, uint256 asked, uint256 received);
     error TokenNotContract(address token);
+    /// @notice Money sent there could never be taken out again.
+    error ReceiverInvalid(address receiver);
     /// @notice More than what is reserved and not yet paid.
     error ThawTooLarge(bytes32 authorizationId, uint128 amount, uint128 unpaid);
     error ThawNotOver(bytes32 authorizationId, uint40 thawEnd, uint256 nowSeconds);
@@ -41,7 +43,8 @@ interface IUsageLedger is IAuthorizations {
     /// @notice Takes free money out of the caller's account.
     function withdraw(address token, uint256 amount, address to) external;
 
-    /// @notice Adds to a reservation out of the caller's own account. By anyone, while the window is open.
+    /// @notice Adds to a reservation out of the caller's own account, and pays arrears from it at once. By anyone, until
+    /// the settlement window ends.
     function topUp(CompactTerms calldata terms, uint128 amount) external;
 
     /// @notice Starts to take unpaid reservation back; replaces a thaw under way, 0 stops it. Consumer only.
@@ -50,9 +53,6 @@ interface IUsageLedger is IAuthorizations {
 
     /// @notice Moves a thaw that is over to the consumer's free money. By anyone.
     function releaseThawed(CompactTerms calldata terms) external;
-
-    /// @notice Pays arrears of the settled head from a reservation that was topped up. By anyone.
-    function settleArrears(CompactTerms calldata terms) external;
 
     /// @notice Sends a payee all that its share of the split has accrued. By anyone; it always goes to the payee.
     function payShare(bytes32 split, address token, address payee) external returns (uint256 amount);

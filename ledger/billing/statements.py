@@ -67,7 +67,7 @@ def _movements(mirror: Connection, authorization_id: Hash32, ledger: str, first:
         if kind == "Settled":
             step["due"] = int(args["due"]) - due
             due = int(args["due"])
-        if kind in ("Settled", "ArrearsSettled", "PaymentRecorded", "PaymentReversed"):
+        if kind in ("Settled", "ArrearsPaid", "PaymentRecorded", "PaymentReversed"):
             step["paid"] = int(args["paid"]) - paid
             paid = int(args["paid"])
         if any(step.values()) and first <= times[row["block_number"]] < end:

@@ -119,6 +119,8 @@ def _plain(value: Any) -> Any:
 
 
 _SENTENCES = {
+    "AuthorizationEnding": "authorization {authorizationId} ends at {endedAt} already",
+    "ReceiverInvalid": "money sent to {receiver} could never be taken out again",
     "AuthorizationNotYours": "{caller} is not a party that may do this to authorization {authorizationId}",
     "TermsExpired": "the terms ran out at {validUntil} (now {nowSeconds}, seconds)",
     "TermsInvalid": "the terms' field {field!r} breaks a rule of the ledger",
@@ -162,7 +164,7 @@ _SENTENCES = {
     "DigestInvalid": "digest {index} is missing, zero, of an unknown algorithm or out of order",
     "RateCardInvalid": "the rate card breaks a rule at meter {meter}, tier {tier}",
     "SplitInvalid": "the split breaks a rule at payee {index}, or its parts add up to {sum} instead of 10000",
-    "PaymentInvalid": "the amount {amount} is zero, or the reference is recorded with {known}",
+    "PaymentInvalid": "amount or reference is zero, or the reference is recorded with another amount or was reversed",
     "PaymentUnknown": "no payment is recorded under reference {referenceHash}",
     "ERC20InsufficientBalance": "{sender} holds {balance} tokens, {needed} are needed",
     "ERC20InsufficientAllowance": "{spender} may take {allowance} tokens, {needed} are needed: approve first",

@@ -249,7 +249,6 @@ OPERATIONS: dict[str, Operation] = {
         "批量结算 {count} 个用量头",
         "Settle {count} heads",
     ),
-    "settle.arrears": Operation("UsageLedger", "settleArrears", {"terms": "compact"}, "补缴欠款", "Settle arrears"),
     "share.pay": Operation(
         "UsageLedger",
         "payShare",

@@ -41,29 +41,31 @@ def sign(app: App, authorization: str, gateway: str) -> None:
 
 
 def settlement_of(
-    usage: Engine, terms: AuthorizationTerms, authorization: Hash32, settled: int, size: int | None
+    usage: Engine, terms: AuthorizationTerms, authorization: Hash32, settled: int, ended_at: int, size: int | None
 ) -> Any:
     """What `settle` takes: terms, head, both signatures, and the proof that it extends the settled head.
+
+    The newest head both signed; one dated after the end (it holds refusals) only when none from before it is left, for
+    units must not rise after the end.
 
     Raises:
         NotFound: no head beyond the settled one is signed by both.
     """
     with usage.connect() as connection:
-        signed = (
-            heads.latest_signed(connection, authorization)
-            if size is None
-            else heads.at_size(connection, authorization, size)
-        )
-    if signed is None or signed.consumer_signature is None or signed.head.size <= settled:
+        signed = [s for s in heads.read(connection, authorization) if s.consumer_signature and s.head.size > settled]
+    if size is not None:
+        signed = [s for s in signed if s.head.size == size]
+    if not signed:
         raise NotFound(f"no head beyond the {settled} settled leaves is signed by both wallets")
+    chosen = ([s for s in signed if s.head.as_of <= ended_at] or signed)[-1]
     proof: list[bytes] = []
     if not terms.flags & FAST:
-        proof = UsageLog(usage, authorization).tree.consistency(settled, signed.head.size)
+        proof = UsageLog(usage, authorization).tree.consistency(settled, chosen.head.size)
     return {
         "terms": terms.as_json(),
-        "head": signed.head.as_json(),
-        "providerSignature": signed.provider_signature,
-        "consumerSignature": signed.consumer_signature,
+        "head": chosen.head.as_json(),
+        "providerSignature": chosen.provider_signature,
+        "consumerSignature": chosen.consumer_signature,
         "consistency": [hash_of(p) for p in proof],
     }
 
@@ -80,9 +82,9 @@ def export(app: App, authorization: str, size: int | None, output: Path) -> None
     Example:  sluice head export 0x… -o head.json
     """
     wanted, terms = app.terms(authorization)
-    settled = int(app.get(f"/v1/authorizations/{wanted}")["size"])
+    row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
-    made = settlement_of(usage, terms, wanted, settled, size)
+    made = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], size)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(made, indent=1) + "\n")
     app.show({"file": str(output), "size": made["head"]["size"]}, lambda: click.echo(f"✓ {output}"))

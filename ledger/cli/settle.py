@@ -51,9 +51,9 @@ def one(app: App, authorization: str) -> None:
     Example:  sluice --wallet provider.json settle one 0x…
     """
     wanted, terms = app.terms(authorization)
-    settled = int(app.get(f"/v1/authorizations/{wanted}")["size"])
+    row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
-    settlement = settlement_of(usage, terms, wanted, settled, None)
+    settlement = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], None)
     if terms.provider == app.address:
         settlement["providerSignature"] = "0x"  # calling counts as signing, and saves gas
     _shown(app, app.write("settle.one", {"settlement": settlement}))
@@ -82,15 +82,3 @@ def many(app: App, files: tuple[Path, ...]) -> None:
     """
     _shown(app, app.write("settle.many", {"settlements": [app.require_file(file) for file in files]}))
 
-
-@settle.command()
-@click.argument("authorization")
-@pass_app
-def arrears(app: App, authorization: str) -> None:
-    """Pay arrears of the settled head from a reservation that was topped up.
-
-    \b
-    Example:  sluice --wallet anyone.json settle arrears 0x…
-    """
-    _, terms = app.terms(authorization)
-    app.show_write(app.write("settle.arrears", {"terms": terms.as_json()}))

@@ -237,7 +237,7 @@ def _settled(connection: Connection, event: Event) -> None:
         _accrue(connection, event, before["terms"], a["paid"] - before["paid"])
 
 
-def _arrears_settled(connection: Connection, event: Event) -> None:
+def _arrears_paid(connection: Connection, event: Event) -> None:
     a = event.args
     before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
     put(connection, schema.authorizations, event.log.block_number, before | {"paid": a["paid"]})
@@ -367,7 +367,7 @@ _HANDLERS: dict[tuple[str, str], Callable[[Connection, Event], None]] = {
     ("UsageLedger", "ToppedUp"): _topped_up,
     ("UsageLedger", "ThawStarted"): _thaw_started,
     ("UsageLedger", "Thawed"): _thawed,
-    ("UsageLedger", "ArrearsSettled"): _arrears_settled,
+    ("UsageLedger", "ArrearsPaid"): _arrears_paid,
     ("UsageLedger", "SharePaid"): _share_paid,
     ("InvoiceLedger", "PaymentRecorded"): _payment("recorded"),
     ("InvoiceLedger", "PaymentReversed"): _payment("reversed"),

@@ -71,6 +71,7 @@ def test_open_refuses_a_late_acceptance(world: World) -> None:
         ("flags", {"flags": 128}),
         ("meteringAgent", {"metering_agent": Key.named("agent").address}),
         ("scope.parent", {"parent": digest("parent")}),
+        ("scope.supersedes", {"supersedes": digest("predecessor")}),
         ("scope.approversHash", {"approvers_hash": digest("approvers")}),
         ("scope.product", {"product": digest("other product")}),
         ("scope.codeLists", {"code_lists": digest("other codes")}),

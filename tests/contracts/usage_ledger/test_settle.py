@@ -133,14 +133,13 @@ def test_a_head_signed_for_another_chain_or_deployment_is_worth_nothing_here(wor
         refused(world, "SignatureInvalid", world.settlement(terms, head, **signatures))
 
 
-def test_what_the_reservation_cannot_cover_stays_as_arrears_and_is_paid_after_a_top_up(world: World) -> None:
+def test_what_the_reservation_cannot_cover_stays_as_arrears_and_is_paid_by_a_top_up(world: World) -> None:
     terms = world.open(1_000)
     world.settle(terms, 60, UNITS)
     due = price(world, UNITS)
     assert world.reservation(terms)["paid"] == 1_000
     world.fund(due, world.stranger)
     world.send(world.stranger, "authorization.top-up", terms=terms.as_json(), amount=str(due))
-    world.send(world.stranger, "settle.arrears", terms=terms.as_json())
     found = world.reservation(terms)
     assert (found["paid"], found["reserved"]) == (due, due + 1_000)
 
@@ -164,11 +163,20 @@ def test_credits_lower_what_is_due_but_never_what_was_paid(world: World) -> None
     assert world.reservation(terms)["paid"] == price(world, (100, 2400, 0, 0)) - 500_000
 
 
+def test_a_head_signed_while_the_end_was_on_its_way_stays_payable(world: World) -> None:
+    """The gateway's clock runs ahead of the block that ends the authorization."""
+    terms = world.open(10_000_000)
+    world.send(world.consumer, "authorization.close", terms=terms.as_json(), reason=101)
+    world.pass_time(14 * 60)
+    world.settle(terms, 60, UNITS)
+    assert world.reservation(terms)["paid"] == price(world, UNITS)
+
+
 def test_units_after_the_end_are_refused_and_refusals_after_the_end_are_not(world: World) -> None:
     terms = world.open(10_000_000)
     world.settle(terms, 5, (5, 120, 0, 0))
     world.send(world.provider, "authorization.close", terms=terms.as_json(), reason=101)
-    world.pass_time(60)
+    world.pass_time(16 * 60)
     refused(world, "HeadAfterEnd", world.settlement(terms, world.head(terms, 9, (9, 216, 0, 0)), 5))
     world.settle(terms, 6, (5, 120, 0, 0), settled=5)
     assert world.state(terms)["size"] == 6

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title The cheat codes these tests use, as Hardhat's test runner provides them
+interface Vm {
+    function readFile(string calldata path) external view returns (string memory);
+    function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
+    function parseJsonBytes32Array(string calldata json, string calldata key) external pure returns (bytes32[] memory);
+    function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
+    function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
+    function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
+    function parseJsonUintArray(string calldata json, string calldata key) external pure returns (uint256[] memory);
+    function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
+    function toString(uint256 value) external pure returns (string memory);
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
+    function addr(uint256 key) external pure returns (address);
+    function etch(address account, bytes calldata code) external;
+    function warp(uint256 timestamp) external;
+    function prank(address sender) external;
+    function expectRevert(bytes calldata revertData) external;
+    function expectRevert(bytes4 selector) external;
+    function assume(bool condition) external pure;
+}
+
+/// @title Base of the Solidity tests
+abstract contract Test {
+    Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    error AssertionFailed(string what, bytes32 found, bytes32 expected);
+
+    function assertEq(bytes32 found, bytes32 expected, string memory what) internal pure {
+        require(found == expected, AssertionFailed(what, found, expected));
+    }
+
+    function assertEq(uint256 found, uint256 expected, string memory what) internal pure {
+        require(found == expected, AssertionFailed(what, bytes32(found), bytes32(expected)));
+    }
+
+    function assertTrue(bool holds, string memory what) internal pure {
+        require(holds, AssertionFailed(what, 0, 0));
+    }
+}
