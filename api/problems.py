@@ -53,6 +53,10 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"])
         return problem(422, "input_invalid", f"{where}: {first['msg']}", details={"field": where})
 
+    @app.exception_handler(Exception)
+    async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return problem(500, "unforeseen", f"the server made a mistake ({type(error).__name__}); nothing was changed")
+
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

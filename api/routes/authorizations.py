@@ -4,9 +4,9 @@ Until readers can sign in, uses and bills are open to whoever reaches this serve
 """
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from api import schemas
 from api.deps import MirrorDep, UsageDep, page
@@ -17,6 +17,8 @@ from ledger.metering.log import read_entries
 from ledger.mirror import queries, schema
 
 router = APIRouter(prefix="/v1", tags=["authorizations"])
+
+First = Annotated[int, Query(ge=0, lt=2**62, description="leaf to begin with")]
 
 
 @router.get("/authorizations", summary="Authorizations, by party, product or space")
@@ -67,10 +69,10 @@ def payments(db: MirrorDep, authorization: str) -> list[schemas.Payment]:
 
 
 @router.get("/uses", summary="The usage log of an authorization: uses, credits and refusals")
-def uses(db: MirrorDep, log: UsageDep, authorization: str, first: int = 0, limit: Limit = 100) -> dict[str, Any]:
+def uses(db: MirrorDep, log: UsageDep, authorization: str, first: First = 0, limit: Limit = 100) -> dict[str, Any]:
     found = parse_hash(authorization, "authorization")
     queries.authorization(db, found)
-    entries = read_entries(log, found, max(0, first), limit)
+    entries = read_entries(log, found, first, limit)
     items = [schemas.Use(**entry.as_json()).model_dump(by_alias=True) for entry in entries]
     return {"items": items, "next": str(entries[-1].leaf.index + 1) if len(entries) == limit else None}
 

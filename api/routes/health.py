@@ -17,7 +17,7 @@ def health(here: StateDep, response: Response) -> dict[str, Any]:
     with here.mirror.connect() as connection:
         tip = queries.position(connection)
     answer: dict[str, Any] = {
-        "status": "ok" if follower.state == "following" else "degraded",
+        "status": "ok" if follower.well() else "degraded",
         "mirror": follower.state,
         "chainId": here.deployment.chain_id,
         "block": tip.number if tip else None,
@@ -27,5 +27,6 @@ def health(here: StateDep, response: Response) -> dict[str, Any]:
     }
     if follower.problem is not None:
         answer["problem"] = {"code": follower.problem.code, "detail": follower.problem.message}
+    if not follower.well():
         response.status_code = 503
     return answer

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1", tags=["registries"])
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="items a page")]
 After = Annotated[str, Query(description="`next` of the page before")]
-AtBlock = Annotated[int | None, Query(ge=0, description="as it was at the end of this block")]
+AtBlock = Annotated[int | None, Query(ge=0, lt=2**62, description="as it was at the end of this block")]
 
 
 @router.get("/codes", summary="The code lists: what purposes, modalities, roles and reasons mean")

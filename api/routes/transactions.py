@@ -75,10 +75,9 @@ def transaction(here: StateDep, db: MirrorDep, transaction: str) -> schemas.Tran
     found = status_of(here.chain, parse_hash(transaction, "transaction"))
     if found["status"] == "unknown":
         raise NotFound(f"the node knows no transaction {transaction}")
-    tip = queries.position(db)
     rows = queries.transaction_events(db, found["transaction"])
     return schemas.TransactionStatus(
         **found,
-        mirrored=tip is not None and tip.number >= found.get("block", tip.number + 1),
+        mirrored="blockHash" in found and queries.has_block(db, found["blockHash"]),
         events=[{"contract": r["contract"], "event": r["event"], "args": r["args"]} for r in rows],
     )

@@ -41,7 +41,7 @@ library Pricing {
             for (uint256 t = 0; t < tiers; ++t) {
                 bool last = t + 1 == tiers;
                 uint64 upTo = meter.tiers[t].upTo;
-                require(t == 0 || upTo > meter.tiers[t - 1].upTo, RateCardInvalid(m, t));
+                require(upTo > (t == 0 ? 0 : meter.tiers[t - 1].upTo), RateCardInvalid(m, t));
                 require((upTo == type(uint64).max) == last, RateCardInvalid(m, t));
                 encoded = abi.encodePacked(encoded, upTo, meter.tiers[t].price);
             }

@@ -18,7 +18,7 @@ SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")  # no daylight saving s
 
 def month_bounds(month: str) -> tuple[int, int]:
     """`2026-07` → first second of the month and of the next one."""
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+    if not re.fullmatch(r"[12]\d{3}-(0[1-9]|1[0-2])", month):
         raise InputInvalid(f"month must look like 2026-07, got {month!r}", field="month")
     year, number = int(month[:4]), int(month[5:])
     start = datetime(year, number, 1, tzinfo=SHANGHAI)

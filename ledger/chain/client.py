@@ -1,5 +1,6 @@
 """A node, over JSON-RPC: retried while it is down, and never trusted to be the right chain unasked."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,10 @@ from ledger.chain.decode import Reverted, decode_revert, reverted
 from ledger.core.errors import ChainError
 from ledger.core.events import Block, Log
 from ledger.core.ids import Address, Hash32
+
+# A library that web3 imports raises Python's recursion limit a hundredfold: then deeply nested JSON from outside
+# overflows the C stack and ends the process, where it should be an error.
+sys.setrecursionlimit(1000)
 
 
 class NodeDown(ChainError):

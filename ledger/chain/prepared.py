@@ -5,7 +5,7 @@ anybody; `prepare` adds nonce, gas, fees and a simulated result from a node. A c
 that prepared a transaction runs `encode` itself and compares.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from ledger.chain.client import Chain
 from ledger.chain.decode import decode_output
 from ledger.core.codes import names, reason
 from ledger.core.errors import InputInvalid, NotFound
-from ledger.core.ids import Address, parse_address, parse_bytes, parse_hash, raw
+from ledger.core.hashing import keccak256
+from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_bytes, parse_hash, raw
 from ledger.core.money import format_yuan
+from ledger.core.parse import parse_uint
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import Acceptance, AuthorizationTerms, Offer, UsageHead
 
@@ -291,6 +293,13 @@ class Call:
     summary: dict[str, str]
 
 
+def version_id(product: str, digests: Sequence[Mapping[str, Any]], metadata: str, policy_hash: str) -> Hash32:
+    """What ProductRegistry names a version: who knows the content can recompute the id."""
+    pairs = [(int(d["algorithm"]), raw(d["value"])) for d in digests]
+    kinds = ["bytes32", "(uint32,bytes32)[]", "bytes32", "bytes32"]
+    return hash_of(keccak256(abi_encode(kinds, [raw(product), pairs, raw(metadata), raw(policy_hash)])))
+
+
 def ledger_of(terms: AuthorizationTerms) -> str:
     """The contract that holds authorizations under these terms."""
     return "InvoiceLedger" if terms.invoiced else "UsageLedger"
@@ -368,32 +377,24 @@ def _wallet(value: Any, what: str) -> _Parsed:
 
 
 def _amount(value: Any, what: str) -> _Parsed:
-    text = str(value)
-    if not (text.isascii() and text.isdigit()) or int(text) >> 128:
-        raise InputInvalid(f"{what} must be a whole number of token units, got {value!r}", field=what)
-    return int(text), {what: f"{format_yuan(int(text))}"}, ""
+    number = parse_uint(value, what, 128)
+    return number, {what: format_yuan(number)}, ""
 
 
 def _roles(value: Any, what: str) -> _Parsed:
-    number = _small(value, what, 32)
+    number = parse_uint(value, what, 32)
     return number, {what: ", ".join(names("roles", number))}, ""
 
 
 def _reason(value: Any, what: str) -> _Parsed:
-    number = _small(value, what, 16)
+    number = parse_uint(value, what, 16)
     return number, {"reason_zh": reason(number).zh, "reason_en": reason(number).en}, ""
-
-
-def _small(value: Any, what: str, bits: int) -> int:
-    if not str(value).isdigit() or int(value) >> bits:
-        raise InputInvalid(f"{what} must be a number of at most {bits} bits, got {value!r}", field=what)
-    return int(value)
 
 
 def _digests(value: Any, what: str) -> _Parsed:
     try:
-        pairs = sorted((int(d["algorithm"]), raw(parse_hash(d["value"], what))) for d in value)
-    except (KeyError, TypeError, ValueError):
+        pairs = sorted((parse_uint(d["algorithm"], what, 32), raw(parse_hash(d["value"], what))) for d in value)
+    except (KeyError, TypeError):
         raise InputInvalid(f"{what} must be a list of {{algorithm, value}}", field=what) from None
     return pairs, {}, ""
 
@@ -437,6 +438,8 @@ def _settlement(value: Any, what: str) -> _Parsed:
     head = UsageHead.from_json(value["head"])
     provider = parse_bytes(value["providerSignature"], "providerSignature")
     consumer = parse_bytes(value["consumerSignature"], "consumerSignature")
+    if not isinstance(value["consistency"], list):
+        raise InputInvalid("consistency must be a list of hashes", field="consistency")
     proof = [raw(parse_hash(p, "consistency")) for p in value["consistency"]]
     return (terms.compact_abi(), head.as_abi(), provider, consumer, proof), {"size": head.size}, ledger_of(terms)
 

@@ -53,7 +53,7 @@ def broadcast(chain: Chain, signed: str) -> Hash32:
         chain.rpc("eth_sendRawTransaction", signed)
     except NodeError as problem:
         text = str(problem).lower()
-        if "already" in text or "known" in text:
+        if "already known" in text or "already imported" in text:
             return transaction
         if "nonce" in text or "insufficient funds" in text or "underpriced" in text:
             if "nonce" in text and receipt_of(chain, transaction) is not None:

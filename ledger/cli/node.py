@@ -148,33 +148,33 @@ def check(app: App) -> None:
     deployment = app.deployment
     chain = Chain(app.settings.rpc, notice=app.note)
     deployment.check(chain)
-    engine = open_mirror(app.settings.mirror, deployment)
-    catch_up(engine, chain, deployment)
+    # Read only: `sluice-api` is this file's writer and may go on meanwhile.
+    mine, height = queries.contents_digest(open_mirror(app.settings.mirror, deployment))
     fresh = app.settings.mirror.with_suffix(".check.db")
     try:
-        digest, height = _build(app, fresh, chain)
+        digest, height = _build(app, fresh, chain, height)
     finally:
         for leftover in fresh.parent.glob(f"{fresh.name}*"):
             leftover.unlink()
-    mine = queries.contents_digest(engine)
     if mine != digest:
         raise VerificationFailed(f"the mirror's contents are {mine}, rebuilt from the chain {digest}")
     app.show({"holds": True, "block": height, "digest": digest}, lambda: click.echo(f"✓ block {height}, {digest}"))
 
 
-def _build(app: App, path: Path, chain: Chain) -> tuple[str, int]:
+def _build(app: App, path: Path, chain: Chain, until: int | None = None) -> tuple[str, int]:
     engine = open_mirror(path, app.deployment)
     with Progress(console=app.console, disable=app.as_json) as bar:
         task = bar.add_task("reading the chain 读链中", total=None)
-        progress = catch_up(
+        catch_up(
             engine,
             chain,
             app.deployment,
             lambda p: bar.update(task, completed=p.height - app.deployment.block, total=p.head - app.deployment.block),
+            until,
         )
-    digest = queries.contents_digest(engine)
+    found = queries.contents_digest(engine)
     engine.dispose()
-    return digest, progress.height
+    return found
 
 
 @click.command(name="tx")

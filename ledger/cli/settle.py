@@ -81,4 +81,3 @@ def many(app: App, files: tuple[Path, ...]) -> None:
     Example:  sluice --wallet anyone.json settle many a.json b.json
     """
     _shown(app, app.write("settle.many", {"settlements": [app.require_file(file) for file in files]}))
-

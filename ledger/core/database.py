@@ -1,4 +1,5 @@
 """Database files: opening, refusing what is not ours, and the column types the packages share.
+A connection reads one state of the database from its first question on; `writing` is how anything is written.
 
 Each package owns its tables; this module only knows files. Amounts are text in the database: a uint128 does not fit
 into SQLite's integers, and money is never a float.
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, MetaData, String, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, MetaData, String, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.types import TypeDecorator
 
@@ -45,9 +46,16 @@ def open_database(path: Path, metadata: MetaData, schema_version: int) -> Engine
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: Any) -> None:
+        # The driver would begin a transaction at the first write only, and two reads would see two states.
+        connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("sluice_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     with database_errors(path):
         with engine.connect() as connection:
@@ -65,11 +73,18 @@ def open_database(path: Path, metadata: MetaData, schema_version: int) -> Engine
             if problem != "ok":
                 raise DatabaseCorrupt(f"{path} is damaged: {problem}", path=str(path))
         if empty:
-            with engine.begin() as connection:
+            with writing(engine) as connection:
                 metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.exec_driver_sql(f"PRAGMA user_version={schema_version}")
     return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that will write: it takes the write lock first, so that what it reads stays true."""
+    with engine.connect().execution_options(sluice_writes=True) as connection, connection.begin():
+        yield connection
 
 
 @contextmanager

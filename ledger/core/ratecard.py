@@ -12,6 +12,7 @@ from typing import Any
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import keccak256
 from ledger.core.ids import Address, Hash32, hash_of, parse_address, raw
+from ledger.core.parse import parse_uint
 from ledger.core.terms import Quad
 
 MAX_UNITS = 2**64 - 1
@@ -56,15 +57,19 @@ class RateCard:
     meters: tuple[Meter, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.meters) <= 4:
-            raise InputInvalid("a rate card has one to four meters", field="meters")
+        if not 1 <= len(self.meters) <= 4 or not 0 <= self.decimals <= 255:
+            raise InputInvalid("a rate card has one to four meters, and decimals up to 255", field="meters")
         for m, meter in enumerate(self.meters):
             bounds = [tier.up_to for tier in meter.tiers]
             if not 1 <= len(bounds) <= 8 or not 0 < meter.unit_scale <= MAX_UNITS:
                 raise InputInvalid(f"meter {m} needs one to eight tiers and a unit scale above zero", field="meters")
             if bounds[-1] != MAX_UNITS or any(a >= b for a, b in itertools.pairwise(bounds)):
                 raise InputInvalid(f"meter {m}: tiers must rise, and the last must have no end", field="tiers")
-            if any(not 0 <= tier.price < 2**128 for tier in meter.tiers) or not 0 <= meter.free_units <= MAX_UNITS:
+            if (
+                bounds[0] < 1
+                or any(not 0 <= tier.price < 2**128 for tier in meter.tiers)
+                or not 0 <= meter.free_units <= MAX_UNITS
+            ):
                 raise InputInvalid(f"meter {m}: a price or the free units are out of range", field="tiers")
 
     def encode(self) -> bytes:
@@ -155,18 +160,15 @@ class RateCard:
     def from_json(data: Any) -> "RateCard":
         """Raises InputInvalid if the form is not that of `as_json`."""
         try:
-            return RateCard(
-                parse_address(data["token"], "token"),
-                int(data["decimals"]),
-                tuple(
-                    Meter(
-                        int(m["unitScale"]),
-                        int(m["freeUnits"]),
-                        tuple(Tier(int(t["upTo"]), int(t["price"])) for t in m["tiers"]),
-                    )
-                    for m in data["meters"]
-                ),
-            )
+            meters = []
+            for m in data["meters"]:
+                tiers = [
+                    Tier(parse_uint(t["upTo"], "upTo", 64), parse_uint(t["price"], "price", 128)) for t in m["tiers"]
+                ]
+                scale, free = (parse_uint(m[name], name, 64) for name in ("unitScale", "freeUnits"))
+                meters.append(Meter(scale, free, tuple(tiers)))
+            token = parse_address(data["token"], "token")
+            return RateCard(token, parse_uint(data["decimals"], "decimals", 8), tuple(meters))
         except (KeyError, TypeError, ValueError) as problem:
             raise InputInvalid(f"the rate card is malformed: {problem}", field="rateCard") from None
 
@@ -217,6 +219,8 @@ class Split:
     @staticmethod
     def from_json(data: Any) -> "Split":
         try:
-            return Split.of([(parse_address(part["payee"], "payee"), int(part["bps"])) for part in data])
+            return Split.of(
+                [(parse_address(part["payee"], "payee"), parse_uint(part["bps"], "bps", 16)) for part in data]
+            )
         except (KeyError, TypeError, ValueError) as problem:
             raise InputInvalid(f"the split is malformed: {problem}", field="split") from None

@@ -9,7 +9,7 @@ import coincurve
 
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import keccak256
-from ledger.core.ids import Address, Hash32, raw
+from ledger.core.ids import Address, Hash32, parse_bytes, raw
 from ledger.core.typed_data import Domain, Message
 
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
@@ -33,10 +33,7 @@ def recover(digest: Hash32, signature: str) -> Address:
     Raises:
         InputInvalid: the signature has another form or recovers to nobody.
     """
-    try:
-        data = raw(signature) if signature.startswith("0x") else b""
-    except ValueError:
-        data = b""
+    data = parse_bytes(signature, "signature")
     if len(data) != 65 or data[64] not in (27, 28):
         raise InputInvalid("a signature is 65 bytes as 0x-hex, ending in 1b or 1c", field="signature")
     s = int.from_bytes(data[32:64], "big")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import keccak256
 from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash, raw
+from ledger.core.parse import parse_uint
 
 _MEMBER = re.compile(r"(\w+)(\[(\d+)\])? (\w+)")
 
@@ -160,7 +161,7 @@ def _encode(kind: str, value: Any) -> bytes:
     if kind == "address":
         return _address(value)
     if kind.startswith("uint"):
-        return _word(value)
+        return _word(parse_uint(value, kind, int(kind[4:])))
     struct: Message = value
     return struct.struct_hash()
 
@@ -195,23 +196,13 @@ def _from_json(cls: type[Message], member: Member, value: Any) -> Any:
     if member.count is not None:
         if not isinstance(value, list | tuple) or len(value) != member.count:
             raise InputInvalid(f"{member.name} must be a list of {member.count}", field=member.name)
-        return tuple(_integer(member, item) for item in value)
+        return tuple(parse_uint(item, member.name, int(member.kind[4:])) for item in value)
     parse: dict[str, Callable[[Any, str], Any]] = {"bytes32": parse_hash, "address": parse_address}
     if member.kind in parse:
         return parse[member.kind](value, member.name)
     if member.kind in cls.STRUCTS:
         return cls.STRUCTS[member.kind].from_json(value)
-    return _integer(member, value)
-
-
-def _integer(member: Member, value: Any) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or (text != "0" and text[0] == "0"):
-        raise InputInvalid(f"{member.name} must be a whole number, got {value!r}", field=member.name)
-    number = int(text)
-    if number >> int(member.kind[4:]):
-        raise InputInvalid(f"{member.name} does not fit into {member.kind}: {number}", field=member.name)
-    return number
+    return parse_uint(value, member.name, int(member.kind[4:]))
 
 
 _DOMAIN_TYPEHASH = keccak256(

@@ -9,6 +9,7 @@ from ledger.core.errors import InputInvalid
 from ledger.core.hashing import canonical_json, sha256
 from ledger.core.ids import Hash32, hash_of, parse_hash, raw
 from ledger.core.merkle import leaf_hash
+from ledger.core.parse import parse_uint
 from ledger.core.terms import Quad
 
 SALT_BYTES = 16
@@ -87,16 +88,16 @@ class UsageLeaf:
         try:
             leaf = cls(
                 authorization_id=parse_hash(data["authorizationId"], "authorizationId"),
-                index=_count(data["index"], "index", 64),
+                index=parse_uint(data["index"], "index", 64),
                 use_id_hash=parse_hash(data["useIdHash"], "useIdHash"),
                 units=_quad(data["units"], "units"),
                 cum_units=_quad(data["cumUnits"], "cumUnits"),
-                cum_credits=_count(data["cumCredits"], "cumCredits", 128),
-                event_time=_count(data["eventTime"], "eventTime", 40),
-                served_at=_count(data["servedAt"], "servedAt", 40),
-                kind=_count(data["kind"], "kind", 8),
-                purpose=_count(data["purpose"], "purpose", 8),
-                modality=_count(data["modality"], "modality", 8),
+                cum_credits=parse_uint(data["cumCredits"], "cumCredits", 128),
+                event_time=parse_uint(data["eventTime"], "eventTime", 40),
+                served_at=parse_uint(data["servedAt"], "servedAt", 40),
+                kind=parse_uint(data["kind"], "kind", 8),
+                purpose=parse_uint(data["purpose"], "purpose", 8),
+                modality=parse_uint(data["modality"], "modality", 8),
                 version=parse_hash(data["version"], "version"),
                 payload_hash=parse_hash(data["payloadHash"], "payloadHash"),
             )
@@ -119,15 +120,8 @@ def payload_hash(salt: bytes, payload: dict[str, Any]) -> Hash32:
     return hash_of(sha256(salt + canonical_json(payload)))
 
 
-def _count(value: Any, what: str, bits: int) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) >> bits:
-        raise InputInvalid(f"{what} must be a whole number of at most {bits} bits, got {value!r}", field=what)
-    return int(text)
-
-
 def _quad(value: Any, what: str) -> Quad:
     if not isinstance(value, list) or len(value) != 4:
         raise InputInvalid(f"{what} must be a list of four numbers", field=what)
-    a, b, c, d = (_count(item, what, 64) for item in value)
+    a, b, c, d = (parse_uint(item, what, 64) for item in value)
     return a, b, c, d

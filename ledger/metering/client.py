@@ -17,6 +17,7 @@ import httpx
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
+from ledger.core.database import writing
 from ledger.core.errors import InputInvalid, Refused, VerificationFailed
 from ledger.core.hashing import canonical_json, keccak256, sha256
 from ledger.core.ids import Hash32, hash_of, parse_bytes, parse_hash
@@ -106,7 +107,7 @@ class Consumer:
         asked = {"path": f"/v1/data/{version}", "query": dict(query), "purpose": purpose}
         self._check(entry, use_id, version, asked, response)
         try:
-            with self._writing, self._usage.begin() as connection:
+            with self._writing, writing(self._usage) as connection:
                 insert_entry(connection, entry)
         except IntegrityError:
             self._must_be_known(entry)

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
+from ledger.core.database import writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Address, Hash32
 from ledger.core.signing import is_signed_by
@@ -23,7 +24,7 @@ def save(engine: Engine, signed: SignedHead) -> None:
     """
     head = signed.head
     where = (table.c.authorization == head.authorization_id) & (table.c.size == head.size)
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         known = connection.execute(select(table).where(where)).mappings().first()
         if known is None:
             connection.execute(

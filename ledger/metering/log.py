@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
+from ledger.core.database import writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.merkle import Tree
@@ -146,7 +147,7 @@ class UsageLog:
         """Commits the leaf, then adds it to tree and totals. Raises Conflict if it is not the next one."""
         if entry.leaf.index != len(self):
             raise Conflict(f"leaf {entry.leaf.index} is not the next of {len(self)}")
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             insert_entry(connection, entry)
         self._leaves.append(entry.leaf)
         self.tree.append(entry.leaf.hash())

@@ -222,6 +222,9 @@ def _settled(connection: Connection, event: Event) -> None:
         "due": a["due"],
         "paid": a["paid"],
     }
+    if event.contract == "UsageLedger":
+        # What a thaw would release shrinks as the reservation is used.
+        changes["thawing"] = min(before["thawing"], before["reserved"] - a["paid"])
     put(connection, schema.authorizations, event.log.block_number, before | changes)
     _fact(
         connection,
@@ -296,15 +299,10 @@ def _withdrawn(connection: Connection, event: Event) -> None:
     _move_free(connection, event, event.args["owner"], event.args["token"], -event.args["amount"])
 
 
-def _thawing(row: dict[str, Any]) -> int:
-    """What a thaw would release: settlements since may have used part of it."""
-    return int(min(row["thawing"], row["reserved"] - row["paid"]))
-
-
 def _topped_up(connection: Connection, event: Event) -> None:
     a = event.args
     before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes = {"reserved": before["reserved"] + a["amount"], "thawing": _thawing(before)}
+    changes = {"reserved": before["reserved"] + a["amount"]}
     put(connection, schema.authorizations, event.log.block_number, before | changes)
     _move_free(connection, event, a["from"], before["terms"]["token"], -a["amount"])
 

@@ -6,18 +6,19 @@ contracts that cannot be decoded stops the mirror; nothing is skipped.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, delete, func, insert, select
 
 from ledger.chain.client import Chain, NodeDown, NodeError
 from ledger.chain.decode import decode_log
 from ledger.chain.deploy import Deployment
-from ledger.core.database import open_database
+from ledger.core.database import open_database, writing
 from ledger.core.errors import MirrorError, SluiceError
 from ledger.core.events import Block, Log
+from ledger.core.ids import Address
 from ledger.mirror import schema
 from ledger.mirror.apply import apply_block
 
@@ -49,7 +50,7 @@ class Progress:
 def open_mirror(path: Path, deployment: Deployment) -> Engine:
     """Opens or creates the mirror of this deployment. Raises DeploymentDiffers if the file mirrors another."""
     engine = open_database(path, schema.metadata, schema.SCHEMA_VERSION)
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         known = connection.execute(select(schema.deployment.c.document)).scalar()
         if known is None:
             connection.execute(insert(schema.deployment).values(id=1, document=deployment.as_json()))
@@ -58,11 +59,11 @@ def open_mirror(path: Path, deployment: Deployment) -> Engine:
     return engine
 
 
-def step(engine: Engine, chain: Chain, deployment: Deployment) -> Progress:
-    """Applies up to BATCH blocks, after rewinding to the last shared one."""
-    head = chain.block("latest")
+def step(engine: Engine, chain: Chain, deployment: Deployment, until: int | None = None) -> Progress:
+    """Applies up to BATCH blocks, none after `until`, after rewinding to the last shared one."""
+    head = chain.block("latest" if until is None else until)
     if head is None:
-        raise NodeError("the node has no latest block")
+        raise NodeError(f"the node has no block {'latest' if until is None else until}")
     rewound = _rewind_to_shared(engine, chain)
     tip = _tip(engine)
     first = tip.number + 1 if tip else deployment.block
@@ -72,21 +73,22 @@ def step(engine: Engine, chain: Chain, deployment: Deployment) -> Progress:
     names = deployment.names()
     every = chain.logs(blocks, list(deployment.contracts.values()))
     applied = 0
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         for block, found in zip(blocks, every, strict=True):
             if tip is not None and block.parent_hash != tip.hash:
                 break  # the chain moved under us: the next step rewinds
-            _check(block, found)
+            _check(block, found, names)
             apply_block(connection, block, [decode_log(log, names) for log in found])
             tip = block
             applied += 1
     return Progress(tip.number if tip else -1, head.number, applied, rewound)
 
 
-def _check(block: Block, found: Sequence[Log]) -> None:
-    """What the node returned must be this block's logs, in order."""
+def _check(block: Block, found: Sequence[Log], names: Mapping[Address, str]) -> None:
+    """What the node returned must be this block's logs of our contracts, in order."""
     indices = [log.log_index for log in found]
-    if any(log.block_hash != block.hash for log in found) or indices != sorted(set(indices)):
+    foreign = any(log.block_hash != block.hash or log.address not in names for log in found)
+    if foreign or indices != sorted(set(indices)):
         raise NodeError(f"the node returned logs that are not block {block.number}'s")
 
 
@@ -112,20 +114,33 @@ def _rewind_to_shared(engine: Engine, chain: Chain) -> int:
             first = connection.execute(select(func.min(schema.blocks.c.number))).scalar_one()
             raise ReorgTooDeep(f"block {first}, the mirror's first, is not on the chain; is it the same chain?")
     if shared < tip.number:
-        with engine.begin() as connection:
+        with writing(engine) as connection:
             schema.rewind(connection, shared)
     return int(tip.number - shared)
 
 
 def catch_up(
-    engine: Engine, chain: Chain, deployment: Deployment, tell: Callable[[Progress], None] = lambda _: None
+    engine: Engine,
+    chain: Chain,
+    deployment: Deployment,
+    tell: Callable[[Progress], None] = lambda _: None,
+    until: int | None = None,
 ) -> Progress:
-    """Steps until the mirror stands at the chain's head."""
+    """Steps until the mirror stands at the chain's head, or at block `until`."""
     while True:
-        progress = step(engine, chain, deployment)
+        progress = step(engine, chain, deployment, until)
         tell(progress)
         if progress.height >= progress.head:
             return progress
+        if not progress.applied:
+            time.sleep(0.05)  # the node has a head and not yet its blocks
+
+
+def heartbeat(engine: Engine) -> None:
+    """Notes that the mirror stood at the head now: who serves by the mirror must know how old it may be."""
+    with writing(engine) as connection:
+        connection.execute(delete(schema.watch))
+        connection.execute(insert(schema.watch).values(id=1, checked_at=int(time.time())))
 
 
 class Follower:
@@ -148,6 +163,10 @@ class Follower:
         self._stop.set()
         self._thread.join(timeout=30)
 
+    def well(self) -> bool:
+        """Following, alive, and answered by the node within the last ten seconds."""
+        return self.state == "following" and self._thread.is_alive() and time.time() - self.checked_at < 10
+
     def finality(self, height: int) -> str:
         """`seen`, `safe` or `final`, as far as the node says."""
         return "final" if height <= self._final else "safe" if height <= self._safe else "seen"
@@ -157,7 +176,7 @@ class Follower:
         self._safe, self._final = safe.number if safe else -1, final.number if final else -1
 
     def _run(self) -> None:
-        checked = False
+        checked, beat = False, 0.0
         while not self._stop.is_set():
             try:
                 if not checked:
@@ -169,10 +188,17 @@ class Follower:
                     continue
                 if self.progress.applied or self.progress.rewound:
                     self._ask_finality()
+                if self.checked_at - beat >= 1:
+                    heartbeat(self._engine)
+                    beat = self.checked_at
             except NodeDown as problem:
                 # Reads go on as of the last block. The node may come back as another: check again then.
                 self.state, self.problem, checked = "node_down", problem, False
             except SluiceError as problem:
                 # Named, kept and shown; tried again, never passed over.
                 self.state, self.problem = "stopped", problem
+            except Exception as problem:
+                # Not foreseen: a node that answers nonsense, another writer, our own mistake. The thread must not end
+                # in silence while readers are told that all is well.
+                self.state, self.problem = "stopped", MirrorError(f"{type(problem).__name__}: {problem}")
             self._stop.wait(self._interval if self.state == "following" else 1.0)

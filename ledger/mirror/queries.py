@@ -23,6 +23,18 @@ def position(connection: Connection) -> Block | None:
     return Block(row.number, row.hash, row.parent_hash, row.timestamp) if row else None
 
 
+def has_block(connection: Connection, block_hash: Hash32) -> bool:
+    """True if the mirror has applied this very block."""
+    return (
+        connection.execute(select(schema.blocks.c.number).where(schema.blocks.c.hash == block_hash)).first() is not None
+    )
+
+
+def checked_at(connection: Connection) -> int:
+    """When the mirror last stood at the chain's head, seconds; 0 if never."""
+    return connection.execute(select(schema.watch.c.checked_at)).scalar() or 0
+
+
 def rows(
     connection: Connection,
     table: Table,
@@ -123,10 +135,11 @@ def end_note(engine: Engine, authorization_id: str) -> str:
     return f"was {row['ended_how']} at block {row['ended_block']}" if row["ended_how"] else ""
 
 
-def contents_digest(engine: Engine) -> str:
-    """SHA-256 over every row of every table in a fixed order: equal for equal contents, however they came about."""
+def contents_digest(engine: Engine) -> tuple[str, int]:
+    """(SHA-256, height): over every row of every table in a fixed order, equal for equal contents."""
     digest = hashlib.sha256()
     with engine.connect() as connection:
+        tip = position(connection)
         for table in (schema.blocks, schema.logs, *schema.STATE, *schema.FACTS):
             columns = [column for column in table.c if column.name != "row"]
             ordered = [c for c in columns if c.name in {*table.info.get("keys", ()), "since"}] or list(
@@ -135,7 +148,7 @@ def contents_digest(engine: Engine) -> str:
             digest.update(table.name.encode())
             for row in connection.execute(select(*columns).order_by(*ordered)):
                 digest.update(canonical_json([str(v) if isinstance(v, int) else v for v in row]))
-    return digest.hexdigest()
+    return digest.hexdigest(), tip.number if tip else -1
 
 
 def _plain(row: Any) -> Row:

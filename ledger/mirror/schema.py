@@ -37,11 +37,18 @@ deployment = Table(
     Column("document", JSON, nullable=False),
 )
 
+watch = Table(
+    "watch",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("checked_at", BigInteger, nullable=False),  # seconds, this machine's clock: the mirror stood at the head
+)
+
 blocks = Table(
     "blocks",
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("hash", String(66), nullable=False),
+    Column("hash", String(66), nullable=False, unique=True),
     Column("parent_hash", String(66), nullable=False),
     Column("timestamp", BigInteger, nullable=False),
 )
