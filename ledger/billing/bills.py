@@ -15,7 +15,8 @@ from ledger.core.charges import Line, lines
 from ledger.core.errors import NotFound, VerificationFailed
 from ledger.core.hashing import canonical_json, sha256
 from ledger.core.ids import Hash32, hash_of
-from ledger.core.money import UY_PER_FEN, round_to_fen
+from ledger.core.merkle import Tree
+from ledger.core.money import DECIMALS, UY_PER_FEN, round_to_fen
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import AuthorizationTerms
 from ledger.core.usage_leaf import UsageLeaf
@@ -43,7 +44,8 @@ class Bill:
     paid: int
     arrears: int
     split: Mapping[str, int]  # payee → its part of what was paid
-    payable_fen: int | None
+    payable_fen: int | None  # invoiced only
+    outstanding_fen: int | None  # of it, not paid yet
     rounding_uy: int | None
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class Bill:
             "arrears": str(self.arrears),
             "split": {payee: str(amount) for payee, amount in self.split.items()},
             "payableFen": None if self.payable_fen is None else str(self.payable_fen),
+            "outstandingFen": None if self.outstanding_fen is None else str(self.outstanding_fen),
             "roundingUy": None if self.rounding_uy is None else str(self.rounding_uy),
         }
 
@@ -86,16 +89,24 @@ def derive(
     """
     terms = AuthorizationTerms.from_json(row["terms"])
     size = int(row["size"])
-    if len(leaves) != size or (size and list(leaves[-1].cum_units) != [int(n) for n in row["units"]]):
-        raise BillDiffers(f"{len(leaves)} leaves are at hand, the settled head has {size}", authorization=row["terms"])
+    if len(leaves) != size or hash_of(Tree(leaf.hash() for leaf in leaves).root()) != row["root"]:
+        raise BillDiffers(
+            f"the {len(leaves)} leaves at hand are not those under the settled head of {size}",
+            authorization=row["authorization"],
+        )
     found = lines(card, (0, 0, 0, 0), leaves)
     due = max(0, sum(line.amount for line in found) - row["credits"])
     if due != row["due"]:
-        raise BillDiffers(f"the leaves come to {due}, the chain says {row['due']}", leaves=due, chain=row["due"])
-    payable = rounding = None
+        raise BillDiffers(
+            f"the leaves come to {due}, the chain says {row['due']}", leaves=str(due), chain=str(row["due"])
+        )
+    payable = outstanding = rounding = None
     if terms.invoiced:
+        if card.decimals != DECIMALS:
+            raise BillDiffers(f"invoices are in millionths of a yuan, the rate card has {card.decimals} decimals")
         payable = max(0, sum(round_to_fen(line.amount) for line in found) - round_to_fen(row["credits"]))
         rounding = payable * UY_PER_FEN - due
+        outstanding = max(0, payable - row["paid"] // UY_PER_FEN)
     basis = due if terms.invoiced else row["paid"]
     return Bill(
         authorization_id=Hash32(row["authorization"]),
@@ -110,6 +121,7 @@ def derive(
         arrears=max(0, due - row["paid"]),
         split={str(payee): amount for payee, amount in split.amounts(basis).items()},
         payable_fen=payable,
+        outstanding_fen=outstanding,
         rounding_uy=rounding,
     )
 

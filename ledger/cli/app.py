@@ -24,7 +24,9 @@ from ledger.chain.deploy import Deployment
 from ledger.chain.prepared import PreparedTransaction, encode
 from ledger.config import Settings
 from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, VerificationFailed
-from ledger.core.ids import Address, Hash32, parse_hash
+from ledger.core.hashing import keccak256
+from ledger.core.ids import Address, Hash32, hash_of, parse_bytes, parse_hash
+from ledger.core.parse import load_json
 from ledger.core.terms import AuthorizationTerms
 from ledger.core.typed_data import Domain
 from ledger.wallet import Wallet
@@ -164,7 +166,14 @@ class App:
         if prepared.max_fee_per_gas > MAX_FEE_WEI:
             raise VerificationFailed(f"the server asks for {prepared.max_fee_per_gas} wei per gas; refused")
         self._confirm(prepared)
-        sent = self.post("/v1/transactions", {"signed": self.wallet.sign_transaction(prepared)})["transaction"]
+        signed = self.wallet.sign_transaction(prepared)
+        sent = hash_of(keccak256(parse_bytes(signed)))  # known here: the server's word is not needed
+        try:
+            answered = self.post("/v1/transactions", {"signed": signed})["transaction"]
+        except ServerDown as problem:
+            raise ServerDown(f"{problem.message} Transaction {sent} is signed and may have been sent.") from problem
+        if answered != sent:
+            raise VerificationFailed(f"the server speaks of transaction {answered}, signed was {sent}")
         status = self.follow(sent)
         return {
             "operation": operation,
@@ -177,12 +186,23 @@ class App:
         }
 
     def _confirm(self, prepared: PreparedTransaction) -> None:
-        if self.assume_yes or self.as_json or not sys.stdin.isatty():
-            return
-        self.console.print(f"[bold]{prepared.summary['zh']}[/]\n{prepared.summary['en']}")
-        most = prepared.gas * prepared.max_fee_per_gas
-        self.console.print(f"chain {prepared.chain_id} · to {prepared.to} · at most {most / 10**18:.6f} native coin")
-        click.confirm("签名 sign?", abort=True)
+        if self.asks:
+            self.console.print(f"[bold]{prepared.summary['zh']}[/]\n{prepared.summary['en']}")
+            most = prepared.gas * prepared.max_fee_per_gas
+            self.console.print(
+                f"chain {prepared.chain_id} · to {prepared.to} · at most {most / 10**18:.6f} native coin"
+            )
+        self.confirm()
+
+    @property
+    def asks(self) -> bool:
+        """True if a person is there to be asked before something is signed."""
+        return not (self.assume_yes or self.as_json) and sys.stdin.isatty()
+
+    def confirm(self) -> None:
+        """Asks before signing, unless --yes or --json was given or nobody is there."""
+        if self.asks:
+            click.confirm("签名 sign?", abort=True)
 
     def follow(self, transaction: str, seconds: float = 60) -> dict[str, Any]:
         """Waits until the transaction is in a block the mirror has applied. Raises ServerProblem if it failed."""
@@ -237,11 +257,13 @@ class App:
     def require_file(self, path: Path) -> Any:
         """JSON from a file. Raises NotFound or InputInvalid."""
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return load_json(path.read_bytes(), str(path))
+        except (FileNotFoundError, IsADirectoryError):
             raise NotFound(f"there is no file {path}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-            raise InputInvalid(f"{path} is not JSON: {problem}") from None
+
+    def agreement(self, authorization: Hash32) -> Path:
+        """Where this home keeps what was agreed under an authorization: terms, policy, card and split."""
+        return self.settings.home / "agreements" / f"{authorization}.json"
 
 
 def short(identifier: str) -> str:

@@ -3,18 +3,22 @@
 import json
 import secrets
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ledger.chain.prepared import version_id
 from ledger.cli.app import App, pass_app, short
 from ledger.cli.price import token_of
 from ledger.core import codes
-from ledger.core.errors import InputInvalid, VerificationFailed
+from ledger.core.errors import InputInvalid, NotFound, VerificationFailed
+from ledger.core.hashing import sha256
 from ledger.core.ids import ZERO_ADDRESS, ZERO_HASH, hash_of, parse_hash
-from ledger.core.money import format_yuan, parse_yuan
+from ledger.core.money import DECIMALS, format_yuan, parse_yuan
+from ledger.core.parse import load_json
+from ledger.core.ratecard import MAX_UNITS, RateCard, Split
 from ledger.core.signing import is_signed_by
 from ledger.core.terms import FAST, INVOICED, Acceptance, AuthorizationTerms, Offer, Quad, Scope
 
@@ -39,10 +43,69 @@ def _write_file(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def describe(app: App, terms: AuthorizationTerms) -> None:
-    """Terms in words, for who is about to sign them."""
+METERS = {"calls", "rows", "bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Terms with the documents whose digests they pin, so that who signs sees what it means."""
+
+    terms: AuthorizationTerms
+    policy: str
+    card: RateCard
+    split: Split
+    meters: tuple[str, ...]  # what each meter counts, from the policy
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "terms": self.terms.as_json(),
+            "policy": self.policy,
+            "rateCard": self.card.as_json(),
+            "split": self.split.as_json(),
+        }
+
+
+def agreement_of(document: Any) -> Agreement:
+    """Raises InputInvalid if members are missing, VerificationFailed if one is not what the terms pin."""
+    try:
+        terms, policy = AuthorizationTerms.from_json(document["terms"]), str(document["policy"])
+        card, split = RateCard.from_json(document["rateCard"]), Split.from_json(document["split"])
+    except (KeyError, TypeError):
+        raise InputInvalid("this is not an offer or agreement: terms, policy, rateCard and split are needed") from None
+    for holds, what in (
+        (hash_of(sha256(policy.encode())) == terms.scope.policy_hash, "policy"),
+        (card.id() == terms.rate_card and card.token == terms.token, "rate card"),
+        (split.id() == terms.split, "split"),
+    ):
+        if not holds:
+            raise VerificationFailed(f"the {what} in the file is not the one the terms pin")
+    if card.decimals != DECIMALS:
+        raise InputInvalid(f"the rate card has {card.decimals} decimals; this command speaks yuan, with {DECIMALS}")
+    return Agreement(terms, policy, card, split, meters_of(policy, card))
+
+
+def meters_of(policy: str, card: RateCard) -> tuple[str, ...]:
+    """What the policy says each meter of the card counts."""
+    document = load_json(policy, "policy")
+    meters = document.get("meters") if isinstance(document, dict) else None
+    if not isinstance(meters, list) or len(meters) != len(card.meters) or not set(map(str, meters)) <= METERS:
+        known = ", ".join(sorted(METERS))
+        raise InputInvalid(f"the policy must name `meters`, one for each of the card's {len(card.meters)}: {known}")
+    return tuple(str(name) for name in meters)
+
+
+def read_agreement(app: App, path: Path) -> Agreement:
+    """What this home agreed to. Raises NotFound if it was not accepted here."""
+    if not path.exists():
+        raise NotFound(f"no agreement is kept at {path}; accept the offer from this home first")
+    return agreement_of(app.require_file(path))
+
+
+def describe(app: App, agreement: Agreement) -> None:
+    """Terms and prices in words, for who is about to sign them."""
     if app.as_json:
         return
+    terms = agreement.terms
     scope = terms.scope
     rows = [
         ("provider 提供方", terms.provider),
@@ -56,11 +119,25 @@ def describe(app: App, terms: AuthorizationTerms) -> None:
         ("money 结算", "invoiced, by bank 发票银行结算" if terms.invoiced else f"escrowed {terms.token}"),
     ]
     app.table("Terms 条款", ("", ""), rows)
+    prices = []
+    for name, meter in zip(agreement.meters, agreement.card.meters, strict=True):
+        start = 0
+        if meter.free_units:
+            prices.append((name, f"first 前 {meter.free_units:,}", "free 免费"))
+        for tier in meter.tiers:
+            upto = "and above 以上" if tier.up_to == MAX_UNITS else f"to 至 {tier.up_to:,}"
+            prices.append((name, f"{start + 1:,} {upto}", f"{format_yuan(tier.price)} / {meter.unit_scale:,}"))
+            start = tier.up_to
+    app.table("Prices 价格 (CNY)", ("meter 计量", "units 用量", "price 单价"), prices)
+    parts = [(payee, f"{bps / 100:.2f} %") for payee, bps in agreement.split.shares]
+    app.table("Split 分账", ("payee 收款方", "share 份额"), parts)
 
 
 @authorization.command()
+@click.option("--space", "space_id", required=True)
 @click.option("--product", "product_id", required=True)
 @click.option("--version", default=ZERO_HASH, help="Pin one version; any listed version if left out.")
+@click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--card", required=True, help="Rate card id.")
 @click.option("--split", "split_id", required=True)
 @click.option("--purpose", "purposes", multiple=True, required=True)
@@ -82,23 +159,29 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
     """Offer terms to any admitted consumer, signed by the provider's wallet, as a file to hand over.
 
     \b
-    Example:  sluice --wallet provider.json authorization offer --product 0x… --card 0x… --split 0x… \\
-                --purpose RESEARCH --modality API_PULL --quota 5000,120000 -o offer.json
+    Example:  sluice --wallet provider.json authorization offer --space 0x… --product 0x… --version 0x… \\
+                --policy policy.json --card 0x… --split 0x… --purpose RESEARCH --modality API_PULL --quota 5000,120000 -o offer.json
     """
-    product = app.get(f"/v1/products/{parse_hash(product_id, 'product')}")
-    if product["provider"] != app.address:
-        raise InputInvalid(f"the product belongs to {product['provider']}, not to this wallet", field="product")
+    # The server is asked for nothing that is signed: a version's id proves what belongs to it.
+    product = parse_hash(product_id, "product")
     version = parse_hash(options["version"], "version")
-    policy = ZERO_HASH
+    policy = options["policy"].read_text(encoding="utf-8")
+    policy_hash = hash_of(sha256(policy.encode()))
     if version != ZERO_HASH:
-        policy = app.get(f"/v1/versions/{version}")["policyHash"]
+        row = app.get(f"/v1/versions/{version}")
+        if version_id(product, row["digests"], row["metadata"], policy_hash) != version:
+            raise VerificationFailed(f"version {version} is not of this product, or has another policy")
+    card = RateCard.from_json(
+        {k: v for k, v in app.get(f"/v1/rate-cards/{options['card']}").items() if k != "rateCard"}
+    )
+    split = Split.from_json(app.get(f"/v1/splits/{options['split_id']}")["shares"])
     now = int(time.time())
     scope = Scope(
-        space=product["space"],
-        code_lists=app.get(f"/v1/spaces/{product['space']}")["codeLists"],
-        product=product["product"],
+        space=parse_hash(options["space_id"], "space"),
+        code_lists=codes.digest(),
+        product=product,
         version=version,
-        policy_hash=policy,
+        policy_hash=policy_hash,
         purposes=codes.bits("purposes", list(options["purposes"])),
         modalities=codes.bits("modalities", list(options["modalities"])),
         rights=codes.bits("rights", list(options["rights"])),
@@ -119,10 +202,11 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
         flags=(INVOICED if options["invoiced"] else 0) | (FAST if options["fast"] else 0),
         salt=ZERO_HASH,
     )
-    describe(app, terms)
+    agreement = agreement_of(Agreement(terms, policy, card, split, ()).as_json())
+    describe(app, agreement)
+    app.confirm()
     made = Offer.of(terms, options["max_acceptances"], now + options["offer_days"] * DAY)
-    document = {
-        "terms": terms.as_json(),
+    document = agreement.as_json() | {
         "offer": made.as_json(),
         "providerSignature": app.wallet.sign(made, app.domain(terms)),
     }
@@ -143,8 +227,9 @@ def accept(app: App, offer_file: Path, reserve: str, hours: int, output: Path) -
     Example:  sluice --wallet consumer.json authorization accept offer.json --reserve 100 -o opening.json
     """
     document = app.require_file(offer_file)
+    offered = agreement_of(document)
+    template = offered.terms
     try:
-        template = AuthorizationTerms.from_json(document["terms"])
         made = Offer.from_json(document["offer"])
         signature = str(document["providerSignature"])
     except (KeyError, TypeError):
@@ -156,12 +241,15 @@ def accept(app: App, offer_file: Path, reserve: str, hours: int, output: Path) -
         raise VerificationFailed("the offer is not signed by its provider, or for another chain or ledger")
     terms = replace(template, consumer=app.address, salt=hash_of(secrets.token_bytes(32)))
     identifier = terms.digest(domain)
-    describe(app, terms)
+    agreement = replace(offered, terms=terms)
+    describe(app, agreement)
+    amount = parse_yuan(reserve, "reserve")
+    if amount < 0:
+        raise InputInvalid("a reservation cannot be negative", field="reserve")
     if not app.as_json:
-        app.console.print(f"reserve 预留 {format_yuan(parse_yuan(reserve))} CNY · authorization {identifier}")
-    acceptance = Acceptance(
-        authorization_id=identifier, reserve=parse_yuan(reserve), deadline=int(time.time()) + hours * 3600
-    )
+        app.console.print(f"reserve 预留 {format_yuan(amount)} CNY · authorization {identifier}")
+    app.confirm()
+    acceptance = Acceptance(authorization_id=identifier, reserve=amount, deadline=int(time.time()) + hours * 3600)
     opening = {
         "terms": terms.as_json(),
         "offer": made.as_json(),
@@ -171,6 +259,7 @@ def accept(app: App, offer_file: Path, reserve: str, hours: int, output: Path) -
         "acceptanceSignature": app.wallet.sign(acceptance, domain),
     }
     _write_file(output, opening)
+    _write_file(app.agreement(identifier), agreement.as_json())
     app.show({"authorization": identifier, "file": str(output)}, lambda: click.echo(f"✓ accepted: {output}"))
 
 

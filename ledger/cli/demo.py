@@ -185,8 +185,13 @@ class Demo:
         provider, home = self.parties["provider"], self.folder / "provider"
         self.version: dict[str, str] = {}
         self.product: dict[str, str] = {}
-        policy = home / "policy.json"
-        policy.write_text(json.dumps({"@type": "Offer", "permission": [{"action": "use"}]}) + "\n")
+        # The policy says, among other things, what each meter counts: the terms pin its digest.
+        meters = {"feed": ["calls", "rows"], "file": ["calls"]}
+        self.policy = {key: home / f"{key}.policy.json" for key in meters}
+        for key, path in self.policy.items():
+            path.write_text(
+                json.dumps({"@type": "Set", "permission": [{"action": "use"}], "meters": meters[key]}) + "\n"
+            )
         done, digests = [], []
         names = {
             HOURLY: ("feed", "西雅图逐时气象（接口）", "Seattle hourly weather normals, API feed"),
@@ -199,7 +204,7 @@ class Demo:
             facts = {"name": {"zh": zh, "en": en}, "source": SOURCE, "file": file}
             metadata.write_text(json.dumps(facts, ensure_ascii=False) + "\n")
             registered = provider("product", "register", "--space", self.space_id, "--metadata", metadata)
-            options = ["--file", DATA / file, "--metadata", metadata, "--policy", policy]
+            options = ["--file", DATA / file, "--metadata", metadata, "--policy", self.policy[key]]
             published = provider("product", "publish", registered["product"], *options)
             self.product[key], self.version[key] = registered["product"], published["version"]
             done += [("provider", registered), ("provider", published)]
@@ -246,11 +251,15 @@ class Demo:
         named = ((PARTIES[name], name, f"{bps / 100:.0f} %") for name, bps in parts.items())
         self.table(("分账 split", "payee", "share"), named)
 
+    def offered(self, key: str) -> list[str]:
+        named = ["--product", self.product[key], "--version", self.version[key], "--card", self.card[key]]
+        return ["--space", self.space_id, *named, "--policy", str(self.policy[key])]
+
     def escrowed(self) -> None:
         self.step("要约、承诺、存款、预留、开通", "Offer, acceptance, deposit, reservation, opening (escrowed)")
         provider, consumer = self.parties["provider"], self.parties["consumer"]
         offer, opening = self.folder / "provider" / "offer.json", self.folder / "consumer" / "opening.json"
-        terms = ["--product", self.product["feed"], "--version", self.version["feed"], "--card", self.card["feed"]]
+        terms = self.offered("feed")
         limits = ["--quota", f"{self.uses + 500},{(self.uses + 500) * 24}", "--credit-window", f"{self.uses},0"]
         allowed = ["--purpose", "RESEARCH", "--modality", "API_PULL", "--thaw-hours", "24"]
         provider("authorization", "offer", *terms, "--split", self.split, *limits, *allowed, "-o", offer)
@@ -354,7 +363,7 @@ class Demo:
         self.step("第二份授权：发票与银行结算（境内模式）", "A second authorization, invoiced: CNY by bank")
         provider, consumer = self.parties["provider"], self.parties["consumer"]
         offer, opening = self.folder / "provider" / "offer-file.json", self.folder / "consumer" / "opening-file.json"
-        terms = ["--product", self.product["file"], "--version", self.version["file"], "--card", self.card["file"]]
+        terms = self.offered("file")
         allowed = ["--purpose", "RESEARCH", "--modality", "DATASET", "--quota", "100", "--thaw-hours", "24"]
         provider("authorization", "offer", *terms, "--split", self.split, *allowed, "--invoiced", "-o", offer)
         accepted = consumer("authorization", "accept", offer, "-o", opening)

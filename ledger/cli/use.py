@@ -11,7 +11,9 @@ import httpx
 from rich.progress import track
 
 from ledger.cli.app import App, pass_app
+from ledger.cli.authorization import read_agreement
 from ledger.core.database import open_database
+from ledger.core.errors import VerificationFailed
 from ledger.core.ids import parse_hash
 from ledger.metering import schema
 from ledger.metering.client import Consumer
@@ -23,13 +25,18 @@ def use() -> None:
 
 
 def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1) -> Consumer:
-    """The client over this home's copy of the usage log."""
-    _, terms = app.terms(authorization)
+    """The client over this home's copy of the usage log and what was agreed here."""
+    wanted = parse_hash(authorization, "authorization")
+    agreed = read_agreement(app, app.agreement(wanted))
+    terms = agreed.terms
+    if terms.digest(app.domain(terms)) != wanted:
+        raise VerificationFailed(f"the agreement kept for {wanted} has other terms")
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return Consumer(
         gateway=gateway,
         terms=terms,
         domain=app.domain(terms),
+        meters=agreed.meters,
         signer=app.wallet,
         usage=open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION),
         http=httpx.Client(timeout=30, limits=limits),

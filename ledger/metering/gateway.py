@@ -15,16 +15,18 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
-from sqlalchemy import Engine
+from fastapi import FastAPI, Query, Request, Response
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.core import codes
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
 from ledger.core.events import Block
 from ledger.core.hashing import canonical_json, keccak256, sha256
 from ledger.core.ids import Hash32, hash_of, parse_hash
+from ledger.core.parse import load_json
 from ledger.core.signing import Signer, recover
 from ledger.core.terms import GatewaySession, Quad, UsageHead
 from ledger.core.typed_data import Domain
@@ -34,9 +36,12 @@ from ledger.metering.admission import Standing
 from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, receipt_of
 from ledger.metering.sources import Served, Source
 from ledger.mirror import queries, schema
-from ledger.mirror.follow import Follower
 
 SESSION_SECONDS = 3600
+MIRROR_SECONDS = 30  # how long ago the mirror may have stood at the chain's head
+Index = Annotated[int, Query(ge=0, lt=2**62)]
+Count = Annotated[int, Query(ge=1, le=1000)]
+MAX_BODY = 64 * 1024
 RECEIPT_HEADER = "Sluice-Receipt"
 
 
@@ -52,7 +57,27 @@ class Session:
     expires_at: float
 
 
-_STATUS = {"not_authenticated": 401, "not_found": 404, "conflict": 409, "input_invalid": 422}
+class MirrorBehind(SluiceError):
+    """The mirror may be older than an end of this authorization: nothing is served by it."""
+
+    code = "mirror_behind"
+
+
+class LogUnavailable(SluiceError):
+    """The usage log could not be written; the use was neither served nor counted."""
+
+    code = "log_unavailable"
+
+
+_STATUS = {
+    "not_authenticated": 401,
+    "not_found": 404,
+    "conflict": 409,
+    "verification_failed": 409,
+    "input_invalid": 422,
+    "mirror_behind": 503,
+    "log_unavailable": 503,
+}
 
 
 class Gateway:
@@ -144,19 +169,20 @@ class Gateway:
         async with self.lock(authorization_id):
             log = self.log(authorization_id)
             known = log.find(use_id_hash(use_id))
-            if known is not None:
-                if known.request_hash != request_hash:
-                    raise Conflict("this use id was used for another request", useId=use_id)
-                return _answer(known, served, self._domains)
+            if known is not None and known.request_hash != request_hash:
+                raise Conflict("this use id was used for another request", useId=use_id)
             standing, version_status, chain_time = self._standing(authorization_id, source)
             # A chain may run ahead of this clock; its time decides what has ended.
             now = max(int(self._clock()), chain_time)
             signed = self._signed_units(authorization_id)
-            units = served.units(source.meters)
+            # A use asked for again counts nothing, and is delivered again only while it would be allowed.
+            units = served.units(source.meters) if known is None else NO_UNITS
             wanted = admission.Request(
                 purpose.number, source.modality, source.product, source.version, version_status, units
             )
             refused = admission.refusal(standing, wanted, log.units, log.credits, signed, now)
+            if known is not None:
+                return _answer(known, served if refused is None else None)
             payload = asked | (
                 {"outcome": "refused", "reason": codes.reason(refused).code, "reasonNumber": refused}
                 if refused is not None
@@ -181,8 +207,13 @@ class Gateway:
             )
             domain = self._domains[_ledger(standing)]
             entry = Entry(leaf, request_hash, salt, payload, self._signer.sign(receipt_of(leaf), domain))
-            log.append(entry)
-        return _answer(entry, served, self._domains)
+            try:
+                log.append(entry)
+            except SQLAlchemyError as problem:
+                # What the database holds now is not known here: read the log again before it is written again.
+                self._logs.pop(authorization_id, None)
+                raise LogUnavailable("the usage log could not be written; ask again with the same use id") from problem
+        return _answer(entry, served)
 
     def _standing(self, authorization_id: Hash32, source: Source) -> tuple[Standing, str, int]:
         """What the mirror says now, the version's status, and the time of the mirror's last block.
@@ -191,6 +222,9 @@ class Gateway:
         """
         with self._mirror.connect() as connection:
             tip = queries.position(connection)
+            age = self.mirror_age(connection)
+            if age > MIRROR_SECONDS:
+                raise MirrorBehind(f"the mirror last stood at the chain's head {age} s ago; nothing is served by it")
             known = self._standings.get((authorization_id, source.version))
             if known is not None and known[0] == tip:
                 return known[1], known[2], tip.timestamp if tip else 0
@@ -212,6 +246,13 @@ class Gateway:
             )
         self._standings[authorization_id, source.version] = (tip, standing, version["status"])
         return standing, version["status"], tip.timestamp if tip else 0
+
+    def mirror_age(self, connection: Connection | None = None) -> int:
+        """Seconds since the mirror last stood at the chain's head."""
+        if connection is None:
+            with self._mirror.connect() as fresh:
+                return self.mirror_age(fresh)
+        return int(time.time()) - queries.checked_at(connection)
 
     def _signed_units(self, authorization_id: Hash32) -> Quad:
         """Units in the last head the consumer signed."""
@@ -249,6 +290,8 @@ class Gateway:
         if not isinstance(body, dict) or set(body) != {"head", "consumerSignature"}:
             raise InputInvalid("send the members head and consumerSignature")
         head = UsageHead.from_json(body["head"])
+        if head.authorization_id != authorization_id or head.size >> 62:
+            raise InputInvalid("the head is not one of this authorization", field="head")
         with self._mirror.connect() as connection:
             row = queries.authorization(connection, authorization_id)
         with self._usage.connect() as connection:
@@ -271,25 +314,29 @@ def _ledger(standing: Standing) -> str:
     return "InvoiceLedger" if standing.terms.invoiced else "UsageLedger"
 
 
-def _answer(entry: Entry, served: Served, domains: Mapping[str, Domain]) -> Response:
+def _answer(entry: Entry, served: Served | None) -> Response:
+    """The data with its receipt, or a problem with it; `served` None: counted once, not delivered again."""
     receipt = base64.urlsafe_b64encode(json.dumps(entry.as_json(), separators=(",", ":")).encode()).decode()
     headers = {RECEIPT_HEADER: receipt}
-    if entry.leaf.kind == Kind.USE:
+    payload = entry.payload or {}
+    if entry.leaf.kind == Kind.USE and served is not None:
         return Response(served.body, media_type=served.media_type, headers=headers)
-    number = int((entry.payload or {}).get("reasonNumber", 0))
+    if entry.leaf.kind == Kind.USE:
+        detail = f"this use was counted as leaf {entry.leaf.index}; it is not delivered again"
+        return _problem(410, "DELIVERED_BEFORE", "delivered before", "已交付", detail, headers)
+    number = int(payload.get("reasonNumber", 0))
     reason = codes.reason(number)
-    problem = {
-        "type": f"urn:sluice:refusal:{reason.code}",
-        "title": reason.en,
-        "titleZh": reason.zh,
-        "status": 402 if number == admission.CREDIT_WINDOW_FULL else 403,
-        "code": reason.code,
-        "detail": f"use refused: {reason.en}; recorded as leaf {entry.leaf.index} of the usage log",
-    }
-    return Response(json.dumps(problem), problem["status"], headers, "application/problem+json")  # type: ignore[arg-type]
+    status = 402 if number == admission.CREDIT_WINDOW_FULL else 403
+    detail = f"use refused: {reason.en}; recorded as leaf {entry.leaf.index} of the usage log"
+    return _problem(status, reason.code, reason.en, reason.zh, detail, headers)
 
 
-def create_gateway(gateway: Gateway, follower: Follower | None = None) -> FastAPI:
+def _problem(status: int, code: str, title: str, title_zh: str, detail: str, headers: dict[str, str]) -> Response:
+    body = {"type": f"urn:sluice:refusal:{code}", "title": title, "titleZh": title_zh, "status": status, "code": code}
+    return Response(json.dumps(body | {"detail": detail}), status, headers, "application/problem+json")
+
+
+def create_gateway(gateway: Gateway) -> FastAPI:
     """The HTTP face of a gateway."""
     app = FastAPI(title="Sluice gateway", version="1", summary="Metered delivery of data products")
 
@@ -318,21 +365,23 @@ def create_gateway(gateway: Gateway, follower: Follower | None = None) -> FastAP
         return gateway.add_signature(session, await _json(request)).as_json()
 
     @app.get("/v1/authorizations/{authorization_id}/leaves", summary="Entries of the usage log")
-    async def leaves(authorization_id: str, request: Request, first: int = 0, limit: int = 1000) -> dict[str, Any]:
+    async def leaves(authorization_id: str, request: Request, first: Index = 0, limit: Count = 1000) -> dict[str, Any]:
         session = gateway.authenticate(request, authorization_id)
-        return {"entries": gateway.entries(session, max(0, first), min(max(1, limit), 1000))}
+        return {"entries": gateway.entries(session, first, limit)}
 
-    @app.get("/health", summary="Is the gateway serving, and as of which block")
-    async def health() -> dict[str, Any]:
-        state = follower.state if follower else "external"
-        height = follower.progress.height if follower and follower.progress else None
-        return {"status": "ok", "mirror": state, "block": height}
+    @app.get("/health", summary="Is the gateway serving; 503 while its mirror is behind")
+    async def health(response: Response) -> dict[str, Any]:
+        age = gateway.mirror_age()
+        response.status_code = 200 if age <= MIRROR_SECONDS else 503
+        return {"status": "ok" if age <= MIRROR_SECONDS else "degraded", "mirrorSecondsAgo": age}
 
     return app
 
 
 async def _json(request: Request) -> Any:
-    try:
-        return await request.json()
-    except ValueError:
-        raise InputInvalid("the body is not JSON") from None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise InputInvalid(f"the body is longer than {MAX_BODY} bytes")
+    return load_json(bytes(body), "body")

@@ -30,3 +30,23 @@ heads = Table(
     Column("provider_signature", String, nullable=False),
     Column("consumer_signature", String),
 )
+
+requests = Table(
+    "requests",  # the consumer's: asked for, and no receipt yet
+    metadata,
+    Column("authorization", String(66), primary_key=True),
+    Column("use_id", String, primary_key=True),
+    Column("use_id_hash", String(66), nullable=False, index=True),
+    Column("version", String(66), nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("query", JSON, nullable=False),
+)
+
+disputes = Table(
+    "disputes",  # the consumer's evidence: receipts that do not fit what happened
+    metadata,
+    Column("authorization", String(66), primary_key=True),
+    Column("receipt_hash", String(66), primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("receipt", String, nullable=False),
+)

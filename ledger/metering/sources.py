@@ -9,8 +9,9 @@ from typing import Any
 
 from ledger.core.codes import code
 from ledger.core.errors import InputInvalid, NotFound
-from ledger.core.hashing import ALGORITHMS, canonical_json, content_digests, file_chunks
+from ledger.core.hashing import ALGORITHMS, canonical_json, content_digests
 from ledger.core.ids import Hash32, raw
+from ledger.core.parse import parse_uint
 from ledger.core.terms import Quad
 
 
@@ -54,13 +55,13 @@ class Source:
         """Raises InputInvalid or NotFound for a query this source cannot answer; nothing is counted then."""
         if self.kind == "file":
             return Served(self.content, "text/csv", {"calls": 1, "rows": len(self.rows), "bytes": len(self.content)})
-        first, limit = query.get("from", self.rows[0][0]), query.get("limit", "24")
-        if not limit.isdigit() or not 1 <= int(limit) <= 1000:
+        first, limit = query.get("from", self.rows[0][0]), parse_uint(query.get("limit", "24"), "limit", 16)
+        if not 1 <= limit <= 1000:
             raise InputInvalid("limit must be a number from 1 to 1000", field="limit")
         start = next((i for i, row in enumerate(self.rows) if row[0] >= first), None)
         if start is None:
             raise NotFound(f"there are no rows from {first} on")
-        rows = self.rows[start : start + int(limit)]
+        rows = self.rows[start : start + limit]
         body = canonical_json({"columns": list(self.header), "rows": [list(row) for row in rows]})
         return Served(body, "application/json", {"calls": 1, "rows": len(rows), "bytes": len(body)})
 
@@ -79,7 +80,8 @@ def open_source(
         raise InputInvalid("a source is of kind rows or file and has one to four meters: calls, rows, bytes")
     if not path.is_file():
         raise NotFound(f"there is no file {path}")
-    found = content_digests(file_chunks(path), [int(d["algorithm"]) for d in digests])
+    content = path.read_bytes()  # read once: what is checked is what is served
+    found = content_digests([content], [int(d["algorithm"]) for d in digests])
     for digest in digests:
         algorithm = int(digest["algorithm"])
         if found[algorithm] != raw(digest["value"]):
@@ -88,9 +90,11 @@ def open_source(
                 f"published was {digest['value']}",
                 version=version,
             )
-    content = path.read_bytes()
     try:
         header, *rows = csv.reader(io.StringIO(content.decode("utf-8")))
     except (UnicodeDecodeError, ValueError, csv.Error) as problem:
         raise InputInvalid(f"{path} is not a CSV file: {problem}") from None
+    rows = [row for row in rows if row]
+    if not rows:
+        raise InputInvalid(f"{path} has no rows")
     return Source(version, product, kind, tuple(meters), tuple(header), tuple(tuple(r) for r in rows), content)
