@@ -16,6 +16,7 @@ from ledger.core.hashing import canonical_json
 BAGIT = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 MANIFESTS = ("sha256", "sm3")
 TAG_MANIFEST = "tagmanifest-sha256.txt"
+TOP = {"data", "bagit.txt", "bag-info.txt", TAG_MANIFEST, *(f"manifest-{a}.txt" for a in MANIFESTS)}
 
 
 class FileChanged(VerificationFailed):
@@ -46,8 +47,18 @@ def check(folder: Path, each: Callable[[str], None] = lambda _: None) -> list[Fi
     The manifests are compared as text with what the files give: there is no byte in them that does not count.
     """
     problems: list[FileChanged] = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            problems.append(FileChanged(f"{name} is neither a file nor a folder", file=name))
+        elif "/" not in name and name not in TOP:
+            problems.append(FileChanged(f"{name} does not belong into a bundle", file=name))
+    if problems:
+        return problems
     if not (folder / TAG_MANIFEST).is_file():
         return [FileChanged(f"{folder} is not an audit bundle: {TAG_MANIFEST} is missing", file=TAG_MANIFEST)]
+    if not (folder / "bagit.txt").is_file() or (folder / "bagit.txt").read_bytes() != BAGIT.encode():
+        problems.append(FileChanged("bagit.txt is changed or missing", file="bagit.txt"))
     expected = {TAG_MANIFEST: ("sha256", _tags(folder))}
     expected |= {f"manifest-{algorithm}.txt": (algorithm, _payload(folder)) for algorithm in MANIFESTS}
     for name, (algorithm, files) in expected.items():
@@ -61,7 +72,7 @@ def check(folder: Path, each: Callable[[str], None] = lambda _: None) -> list[Fi
         differing = set(written.splitlines(True)) ^ set(computed.splitlines(True))
         named = {line.split("  ", 1)[-1].strip() for line in differing}
         for file in sorted(named):
-            state = "is changed" if (folder / file).is_file() else "is missing or misnamed"
+            state = "is changed" if file in files else "is missing or misnamed"
             problems.append(FileChanged(f"{file} {state}: {name} does not match", file=file))
         if not named and written != computed:
             problems.append(FileChanged(f"{name} is changed", file=name))

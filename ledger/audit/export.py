@@ -12,6 +12,7 @@ from ledger.core.codes import digest as codes_digest
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import canonical_json
 from ledger.core.ids import Hash32
+from ledger.core.terms import UsageHead
 from ledger.metering import heads
 from ledger.metering.log import read_entries
 from ledger.mirror import queries, schema
@@ -89,7 +90,7 @@ def _authorization(mirror: Connection, usage: Connection, row: dict[str, Any]) -
         f"{base}/heads.jsonl": bundle.jsonl(signed.as_json() for signed in heads.read(usage, authorization_id)),
         f"{base}/settlements.jsonl": bundle.jsonl(
             {
-                "head": s["head"],
+                "head": UsageHead.from_json(s["head"]).as_json(),
                 "due": str(s["due"]),
                 "paid": str(s["paid"]),
                 "arrears": str(s["arrears"]),
@@ -98,7 +99,16 @@ def _authorization(mirror: Connection, usage: Connection, row: dict[str, Any]) -
             }
             for s in queries.settlements(mirror, authorization_id)
         ),
-        f"{base}/payments.jsonl": bundle.jsonl(_texts(p) for p in queries.payments(mirror, authorization_id)),
+        f"{base}/payments.jsonl": bundle.jsonl(
+            {
+                "kind": p["kind"],
+                "reference": p["reference_hash"],
+                "amount": str(p["amount"]),
+                "transaction": p["transaction_hash"],
+                "block": p["block_number"],
+            }
+            for p in queries.payments(mirror, authorization_id)
+        ),
         f"{base}/events.jsonl": bundle.jsonl(_texts(e) for e in queries.events(mirror, authorization_id)),
         f"{base}/bill.json": _document(bill.as_json() | {"digest": bill.digest()}),
     }

@@ -8,7 +8,8 @@ Exit code 0: everything that is claimed below holds. 1: something does not; each
 What is checked: every byte against the manifests (SHA-256 and SM3); the authorization's id against its terms; rate
 card and split against their ids; every leaf (hash, index, totals, times, payload, scope, the provider's signature);
 every head (root, totals, both signatures); every settlement (a head both signed, the price recomputed); the bill,
-line by line. What is not: that the events are on the chain (compare the block hash printed with a node's).
+line by line; settlements, payments and end against the raw logs. What is not: that these logs, and no others, are on
+the chain; the contracts' addresses; what `spaces/` and `products/` say.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from ledger.audit import bundle
+from ledger.audit.replay import History, replay
 from ledger.core.charges import lines
 from ledger.core.errors import InputInvalid, SluiceError
 from ledger.core.hashing import canonical_json, sha256
-from ledger.core.ids import Hash32, hash_of, parse_bytes, parse_hash, raw
+from ledger.core.ids import Hash32, hash_of, parse_address, parse_bytes, raw
 from ledger.core.merkle import Tree
 from ledger.core.money import UY_PER_FEN, round_to_fen
+from ledger.core.parse import load_json
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.signing import is_signed_by
 from ledger.core.terms import AuthorizationTerms, Quad, UsageHead, UseReceipt
@@ -68,6 +71,10 @@ class Report:
         return {"holds": not self.faults, "checked": self.checked, "faults": faults, "info": self.info}
 
 
+FILES = ("authorization.json", "leaves.jsonl", "heads.jsonl", "settlements.jsonl", "payments.jsonl", "events.jsonl")
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SluiceError)
+
+
 def verify(folder: Path, each: Callable[[str], None] = lambda _: None) -> Report:
     """Checks a whole bundle and reports every fault it finds.
 
@@ -83,19 +90,65 @@ def verify(folder: Path, each: Callable[[str], None] = lambda _: None) -> Report
     report.count("files", sum(path.is_file() for path in folder.rglob("*")))
     try:
         report.info = _info(folder)
-        deployment = json.loads((folder / "data/deployment.json").read_bytes())
+        deployment = _document(report, folder, "data/deployment.json")
         contracts, chain_id = deployment["contracts"], int(deployment["chainId"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        report.must(
+            report.info.get("Sluice-Chain-Id") == str(chain_id), "bag-info.txt", "", "Sluice-Chain-Id", "differs"
+        )
+    except _DAMAGE as problem:
         report.faults.append(Fault("data/deployment.json", "", "", f"cannot be read: {problem}"))
         return report
-    for path in sorted((folder / "data" / "authorizations").glob("0x*")):
-        each(path.name)
+    found = _listed(report, folder)
+    report.must(bool(found), "data/authorizations", "", "", "holds no authorization: there is nothing to check")
+    for name in found:
+        each(name)
         try:
-            _authorization(report, folder, path, chain_id, contracts)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SluiceError) as problem:
+            _authorization(report, folder, name, chain_id, contracts)
+        except _DAMAGE as problem:
             # A record so damaged that it cannot be read: the manifest has named the file, this names the reason.
-            report.faults.append(Fault(path.relative_to(folder).as_posix(), "", "", f"cannot be read: {problem}"))
+            report.faults.append(Fault(f"data/authorizations/{name}", "", "", f"cannot be read: {problem}"))
     return report
+
+
+def _listed(report: Report, folder: Path) -> list[str]:
+    """The authorizations there are; every other file must be one this form knows."""
+    found: set[str] = set()
+    for path in sorted((folder / "data").rglob("*")):
+        if not path.is_file():
+            continue
+        parts = path.relative_to(folder / "data").parts
+        if len(parts) == 3 and parts[0] == "authorizations" and parts[2] in (*FILES, "bill.json"):
+            found.add(parts[1])
+        elif len(parts) == 2 and parts[0] in ("spaces", "products"):
+            _document(report, folder, "/".join(("data", *parts)))
+        else:
+            known = parts == ("deployment.json",)
+            report.must(known, "/".join(("data", *parts)), "", "", "does not belong into a bundle")
+    return sorted(found)
+
+
+def _document(report: Report, folder: Path, file: str) -> Any:
+    """A JSON document, which must stand in its one written form (RFC 8785 and a line feed)."""
+    content = (folder / file).read_bytes()
+    value = load_json(content, file)
+    report.must(content == canonical_json(value) + b"\n", file, "", "", "is not in its one written form")
+    return value
+
+
+def _records(report: Report, folder: Path, file: str) -> list[Any]:
+    """JSON lines, each in its one written form; a line that cannot be read is a fault and None."""
+    records: list[Any] = []
+    for n, line in enumerate((folder / file).read_bytes().splitlines(keepends=True)):
+        try:
+            value = load_json(line, f"line {n + 1}")
+            report.must(
+                line == canonical_json(value) + b"\n", file, f"line {n + 1}", "", "is not in its one written form"
+            )
+        except SluiceError as problem:
+            report.faults.append(Fault(file, f"line {n + 1}", "", str(problem)))
+            value = None
+        records.append(value)
+    return records
 
 
 def _info(folder: Path) -> dict[str, str]:
@@ -103,49 +156,93 @@ def _info(folder: Path) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
 
 
-def _authorization(report: Report, folder: Path, path: Path, chain_id: int, contracts: dict[str, str]) -> None:
-    base = path.relative_to(folder).as_posix()
-    document = json.loads((path / "authorization.json").read_bytes())
+def _authorization(report: Report, folder: Path, name: str, chain_id: int, contracts: dict[str, str]) -> None:
+    base = f"data/authorizations/{name}"
     file = f"{base}/authorization.json"
+    document = _document(report, folder, file)
     terms = AuthorizationTerms.from_json(document["terms"])
-    domain = Domain(chain_id, parse_hash_address(contracts[document["ledger"]]))
+    ledger = "InvoiceLedger" if terms.invoiced else "UsageLedger"
+    domain = Domain(chain_id, parse_address(contracts[ledger], ledger))
     authorization_id = terms.digest(domain)
+    card, split = RateCard.decode(raw(document["rateCard"])), Split.decode(raw(document["split"]))
     report.must(
-        authorization_id == document["authorization"] == path.name,
+        authorization_id == name,
         file,
         "",
         "terms",
         f"the terms' digest is {authorization_id}, not the authorization's id",
     )
-    card, split = RateCard.decode(raw(document["rateCard"])), Split.decode(raw(document["split"]))
     report.must(card.id() == terms.rate_card, file, "", "rateCard", "is not the card the terms name")
     report.must(split.id() == terms.split, file, "", "split", "is not the split the terms name")
     report.count("authorizations")
 
-    leaves = _leaves(report, path / "leaves.jsonl", f"{base}/leaves.jsonl", terms, domain, authorization_id)
+    history = _history(report, folder, base, terms, authorization_id, domain.verifying_contract)
+    expected = {
+        "authorization": name,
+        "ledger": ledger,
+        "terms": terms.as_json(),
+        "rateCard": "0x" + card.encode().hex(),
+        "split": "0x" + split.encode().hex(),
+        "status": history.status,
+        "endedAt": history.ended_at,
+        "endedHow": history.ended_how,
+        "reason": history.reason,
+    }
+    _same(report, file, "", document, expected)
+    leaves = _leaves(report, folder, f"{base}/leaves.jsonl", terms, domain, authorization_id)
     tree = Tree(leaf.hash() for leaf in leaves)
-    heads = _heads(report, path / "heads.jsonl", f"{base}/heads.jsonl", terms, domain, leaves, tree)
-    last = _settlements(report, path / "settlements.jsonl", f"{base}/settlements.jsonl", card, heads)
-    _bill(report, path / "bill.json", f"{base}/bill.json", terms, card, split, leaves, last)
+    heads = _heads(report, folder, f"{base}/heads.jsonl", terms, domain, leaves, tree)
+    _settlements(report, f"{base}/settlements.jsonl", history, card, heads)
+    _bill(report, folder, base, terms, card, split, leaves, history)
 
 
-def parse_hash_address(text: str) -> Any:
-    """A contract's address as the domain wants it."""
-    parse_bytes(text, "contract", 20)
-    return text.lower()
+def _same(report: Report, file: str, record: str, found: Any, expected: dict[str, Any]) -> None:
+    """Every member as expected, and none besides."""
+    if not isinstance(found, dict):
+        report.must(False, file, record, "", "is not an object")
+        return
+    for name in sorted(set(found) | set(expected)):
+        if name not in expected:
+            report.must(False, file, record, name, "does not belong here")
+        else:
+            report.must(
+                found.get(name) == expected[name], file, record, name, f"is {found.get(name)}, must be {expected[name]}"
+            )
+
+
+def _history(
+    report: Report, folder: Path, base: str, terms: AuthorizationTerms, authorization_id: Hash32, ledger: str
+) -> History:
+    """The raw logs played again, and the records that must follow from them."""
+    rows = _records(report, folder, f"{base}/events.jsonl")
+    report.count("events", len(rows))
+    try:
+        history = replay(rows, terms, authorization_id, ledger)
+    except (SluiceError, ValueError, KeyError, TypeError, IndexError) as problem:
+        report.faults.append(Fault(f"{base}/events.jsonl", "", "", str(problem)))
+        return History(ended_at=terms.valid_until)
+    for name, expected in (("settlements", history.settlements), ("payments", history.payments)):
+        file = f"{base}/{name}.jsonl"
+        written = _records(report, folder, file)
+        report.must(
+            len(written) == len(expected), file, "", "", f"has {len(written)} records, the events {len(expected)}"
+        )
+        for n, (mine, theirs) in enumerate(zip(expected, written, strict=False)):
+            _same(report, file, f"line {n + 1}", theirs, mine)
+    return history
 
 
 def _leaves(
-    report: Report, path: Path, file: str, terms: AuthorizationTerms, domain: Domain, authorization_id: Hash32
+    report: Report, folder: Path, file: str, terms: AuthorizationTerms, domain: Domain, authorization_id: Hash32
 ) -> list[UsageLeaf]:
     leaves: list[UsageLeaf] = []
     total: Quad = (0, 0, 0, 0)
     credits = served = 0
     used: set[str] = set()
-    for n, line in enumerate(path.read_bytes().splitlines()):
+    erased = 0
+    for n, entry in enumerate(_records(report, folder, file)):
         where = f"leaf {n}"
         try:
-            entry = json.loads(line)
             leaf = UsageLeaf.from_json(entry["leaf"])
             signature, salt, payload = entry["signature"], entry["salt"], entry["payload"]
         except (ValueError, KeyError, TypeError, SluiceError) as problem:
@@ -175,9 +272,20 @@ def _leaves(
             "signature",
             "is not the provider's over this leaf",
         )
-        if payload is not None:
+        must(set(entry) == {"leaf", "requestHash", "salt", "payload", "signature"}, "", "has other members than a leaf")
+        must((salt is None) == (payload is None), "salt", "and payload are erased together, or not at all")
+        if payload is None:
+            erased += 1
+        else:
             salted = payload_hash(parse_bytes(salt, "salt", 16), payload)
             must(salted == leaf.payload_hash, "payload", "is not the payload the leaf commits to")
+        must(leaf.kind in set(Kind), "kind", "is not one there is")
+        within = all(n <= most for n, most in zip(leaf.cum_units, terms.max_units, strict=True))
+        must(within, "cumUnits", "are over the quota")
+        if payload is not None and leaf.kind in (Kind.USE, Kind.REFUSAL):
+            asked = {k: payload.get(k) for k in ("path", "query", "purpose")}
+            request = hash_of(sha256(canonical_json(asked)))
+            must(entry["requestHash"] == request, "requestHash", "is not that of the request in the payload")
         if leaf.kind == Kind.USE:
             scope = terms.scope
             must(bool(scope.purposes >> leaf.purpose & 1), "purpose", "is outside the terms")
@@ -189,12 +297,13 @@ def _leaves(
         total, credits, served = leaf.cum_units, leaf.cum_credits, leaf.served_at
         leaves.append(leaf)
     report.count("leaves", len(leaves))
+    report.count("leaves whose payload was erased", erased)
     return leaves
 
 
 def _heads(
     report: Report,
-    path: Path,
+    folder: Path,
     file: str,
     terms: AuthorizationTerms,
     domain: Domain,
@@ -202,8 +311,7 @@ def _heads(
     tree: Tree,
 ) -> list[UsageHead]:
     heads = []
-    for n, line in enumerate(path.read_bytes().splitlines()):
-        record = json.loads(line)
+    for n, record in enumerate(_records(report, folder, file)):
         head = UsageHead.from_json(record["head"])
         where = f"head of {head.size} leaves (line {n + 1})"
         if not report.must(0 < head.size <= len(leaves), file, where, "size", f"only {len(leaves)} leaves are there"):
@@ -224,69 +332,84 @@ def _heads(
     return heads
 
 
-def _settlements(report: Report, path: Path, file: str, card: RateCard, heads: list[UsageHead]) -> dict[str, Any]:
-    last: dict[str, Any] = {}
+def _settlements(report: Report, file: str, history: History, card: RateCard, heads: list[UsageHead]) -> None:
+    """Each settled head is one both wallets signed, and its price is what the units come to."""
     paid = size = 0
-    for n, line in enumerate(path.read_bytes().splitlines()):
-        record = json.loads(line)
+    for n, record in enumerate(history.settlements):
         where = f"line {n + 1}"
         head = UsageHead.from_json(record["head"])
         due = card.due(head.units, head.credits)
         report.must(head in heads, file, where, "head", "is not a head both wallets signed")
         report.must(head.size > size, file, where, "size", "does not grow")
         report.must(int(record["due"]) == due, file, where, "due", f"is {record['due']}, the units come to {due}")
-        report.must(int(record["paid"]) >= paid, file, where, "paid", "falls")
         arrears = max(0, due - int(record["paid"]))
         report.must(int(record["arrears"]) == arrears, file, where, "arrears", f"is not {arrears}")
-        paid, size, last = int(record["paid"]), head.size, record
-    report.count("settlements", 0 if not last else n + 1)
-    return last
+        paid, size = int(record["paid"]), head.size
+        report.must(paid <= history.paid or due == 0, file, where, "paid", "is more than was paid in the end")
+    report.count("settlements", len(history.settlements))
 
 
 def _bill(
     report: Report,
-    path: Path,
-    file: str,
+    folder: Path,
+    base: str,
     terms: AuthorizationTerms,
     card: RateCard,
     split: Split,
     leaves: list[UsageLeaf],
-    last: dict[str, Any],
+    history: History,
 ) -> None:
-    bill = json.loads(path.read_bytes())
-    size = int(last["head"]["size"])
-    found = lines(card, (0, 0, 0, 0), leaves[:size])
+    file = f"{base}/bill.json"
+    bill = _document(report, folder, file)
+    if not history.settlements:
+        report.must(False, file, "", "", "there is a bill, and no settlement")
+        return
+    last = history.settlements[-1]
+    head = UsageHead.from_json(last["head"])
+    found = lines(card, (0, 0, 0, 0), leaves[: head.size])
     for n, line in enumerate(found):
         written = bill["lines"][n] if n < len(bill["lines"]) else None
         report.must(written == line.as_json(), file, f"line {n + 1}", "", f"the leaves give {line.as_json()}")
-    report.must(len(bill["lines"]) == len(found), file, "", "lines", f"the leaves give {len(found)}")
     subtotal = sum(line.amount for line in found)
-    credits, paid = int(last["head"]["credits"]), int(bill["paid"])
-    due = max(0, subtotal - credits)
+    due = max(0, subtotal - head.credits)
+    basis = due if terms.invoiced else history.paid
     expected: dict[str, Any] = {
-        "authorization": path.parent.name,
+        "bill": "sluice-bill",
+        "formatVersion": 1,
+        "authorization": head.authorization_id,
+        "ledger": "InvoiceLedger" if terms.invoiced else "UsageLedger",
         "provider": terms.provider,
         "consumer": terms.consumer,
         "product": terms.scope.product,
         "token": terms.token,
         "rateCard": terms.rate_card,
-        "subtotal": str(subtotal),
-        "credits": str(credits),
-        "due": last["due"] if due == int(last["due"]) else str(due),
-        "arrears": str(max(0, due - paid)),
-        "split": {p: str(a) for p, a in split.amounts(due if terms.invoiced else paid).items()},
+        "head": {
+            "size": head.size,
+            "units": [str(n) for n in head.units],
+            "asOf": head.as_of,
+            "root": head.root,
+        },
         "settlement": {"transaction": last["transaction"], "block": last["block"]},
+        "lines": [line.as_json() for line in found],
+        "subtotal": str(subtotal),
+        "credits": str(head.credits),
+        "due": str(due),
+        "paid": str(history.paid),
+        "arrears": str(max(0, due - history.paid)),
+        "split": {payee: str(amount) for payee, amount in split.amounts(basis).items()},
+        "payableFen": None,
+        "outstandingFen": None,
+        "roundingUy": None,
     }
     if terms.invoiced:
-        payable = max(0, sum(round_to_fen(line.amount) for line in found) - round_to_fen(credits))
-        expected |= {"payableFen": str(payable), "roundingUy": str(payable * UY_PER_FEN - due)}
-    for name, value in expected.items():
-        report.must(bill.get(name) == value, file, "", name, f"is {bill.get(name)}, recomputed {value}")
-    report.must(paid >= int(last["paid"]), file, "", "paid", "is less than what was settled")
-    digest = bill.pop("digest", None)
-    computed = hash_of(sha256(canonical_json(bill)))
-    report.must(digest == computed, file, "", "digest", f"is {digest}, the bill's is {computed}")
-    report.must(parse_hash(str(digest), "digest") == digest, file, "", "digest", "is malformed")
+        payable = max(0, sum(round_to_fen(line.amount) for line in found) - round_to_fen(head.credits))
+        expected |= {
+            "payableFen": str(payable),
+            "outstandingFen": str(max(0, payable - history.paid // UY_PER_FEN)),
+            "roundingUy": str(payable * UY_PER_FEN - due),
+        }
+    expected["digest"] = hash_of(sha256(canonical_json(expected)))
+    _same(report, file, "", bill, expected)
     report.count("bills")
     report.count("bill lines", len(found))
 
@@ -297,7 +420,8 @@ def tell(report: Report, say: Callable[[str], None]) -> None:
         say(f"  checked {many:>7,} {what}")
     if report.info:
         say(f"  as of block {report.info.get('Sluice-Block')} {report.info.get('Sluice-Block-Hash')}")
-        say("  not checked here: that this block is on the chain; compare its hash with a node's")
+        say("  not checked here, and resting on who exported this: that these events, and no others, are on the chain")
+        say("  (compare the block hash with a node's), the contracts' addresses, and what spaces/ and products/ say")
     for fault in report.faults[:50]:
         say(f"  FAULT {fault}")
     if len(report.faults) > 50:

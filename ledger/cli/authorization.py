@@ -160,7 +160,8 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
 
     \b
     Example:  sluice --wallet provider.json authorization offer --space 0x… --product 0x… --version 0x… \\
-                --policy policy.json --card 0x… --split 0x… --purpose RESEARCH --modality API_PULL --quota 5000,120000 -o offer.json
+                --policy policy.json --card 0x… --split 0x… --purpose RESEARCH --modality API_PULL \\
+                --quota 5000,120000 -o offer.json
     """
     # The server is asked for nothing that is signed: a version's id proves what belongs to it.
     product = parse_hash(product_id, "product")

@@ -1,8 +1,10 @@
 """`sluice`: every step of an exchange, by hand."""
 
 import json
+import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,11 @@ def run(arguments: list[str], app: App | None = None) -> int:
         return _report(as_json, "database_error", f"the database refused: {first}", {})
     except BrokenPipeError:
         return 1
+    except Exception as problem:
+        # Our mistake, not the caller's: say so in one line, keep the trace for who mends it.
+        if os.environ.get("SLUICE_DEBUG"):
+            traceback.print_exc()
+        return _report(as_json, "unforeseen", f"{type(problem).__name__}: {problem}; SLUICE_DEBUG=1 shows where", {})
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0

@@ -81,6 +81,17 @@ class Message:
         """The tuple an ABI encoder wants."""
         return tuple(_to_abi(member, getattr(self, member.field)) for member in members(type(self)))
 
+    def words(self) -> list[bytes]:
+        """The message as ABI-encoded static words, as an event carries it."""
+        out: list[bytes] = []
+        for member in members(type(self)):
+            value = getattr(self, member.field)
+            if isinstance(value, Message):
+                out.extend(value.words())
+            else:
+                out.extend(_encode(member.kind, item) for item in (value if member.count is not None else [value]))
+        return out
+
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Raises InputInvalid if a member is missing, unknown, malformed or out of range; the error names it."""
