@@ -7,6 +7,7 @@ import pytest
 
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
+from tests.exchange import Exchange, exchange
 from tests.world import World
 
 
@@ -33,3 +34,12 @@ def world(deployed: World) -> Iterator[World]:
 @pytest.fixture
 def vectors() -> Path:
     return Path(__file__).parent / "vectors"
+
+
+@pytest.fixture
+def running(world: World, tmp_path: Path) -> Iterator[Exchange]:
+    """An exchange over the world: mirror, gateway, consumer."""
+    before = (world.product, world.version)
+    with exchange(world, tmp_path) as made:
+        yield made
+    world.product, world.version = before

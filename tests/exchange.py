@@ -1,0 +1,144 @@
+"""A running exchange for tests: mirror, API and gateway over real HTTP, on loopback and free ports."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from sqlalchemy import Engine
+
+from api.app import create_app
+from api.deps import State
+from ledger.chain.client import Chain
+from ledger.core.database import open_database
+from ledger.core.ids import Hash32
+from ledger.core.loopback import HOST, listen
+from ledger.core.ratecard import MAX_UNITS, Meter, Tier
+from ledger.core.terms import AuthorizationTerms
+from ledger.metering import schema as usage_schema
+from ledger.metering.client import Consumer
+from ledger.metering.gateway import Gateway, create_gateway
+from ledger.metering.sources import Source, open_source
+from ledger.mirror import queries, schema
+from ledger.mirror.follow import Follower, catch_up, heartbeat, open_mirror
+from tests.world import World
+
+METERS = (
+    Meter(1, 10, (Tier(100, 10_000), Tier(MAX_UNITS, 6_000))),
+    Meter(1000, 0, (Tier(MAX_UNITS, 2_800_000),)),
+)
+CSV = b"time,value\n" + b"".join(b"2026-01-01T%02d:00:00,%d\n" % (n, n * n) for n in range(24))
+
+
+@contextmanager
+def served(app: Any, listener: Any = None) -> Iterator[str]:
+    """An ASGI app on a free loopback port, in a thread, stopped at the end."""
+    listener = listener or listen(0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert server.started
+    try:
+        yield f"http://{HOST}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@dataclass
+class Exchange:
+    """A world with a mirror, and a gateway that serves one CSV as ranges and as a file."""
+
+    world: World
+    folder: Path
+    mirror: Engine
+    usage: Engine
+    sources: list[Source]
+    gateway: Gateway
+    url: str
+    http: httpx.Client
+
+    def follow(self) -> None:
+        """Brings the mirror to the head, as the follower would."""
+        catch_up(self.mirror, self.world.chain, self.world.deployment)
+        heartbeat(self.mirror)
+
+    def open(self, reserve: int = 50_000_000, **changes: Any) -> AuthorizationTerms:
+        terms = self.world.open(reserve, **changes)
+        self.follow()
+        return terms
+
+    def consumer(self, terms: AuthorizationTerms, name: str = "consumer", **changes: Any) -> Consumer:
+        engine = open_database(self.folder / f"{name}.db", usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+        options: dict[str, Any] = {
+            "gateway": self.url,
+            "terms": terms,
+            "domain": self.world.domain(terms),
+            "meters": ("calls", "rows"),
+            "signer": self.world.consumer,
+            "usage": engine,
+            "http": self.http,
+            "clock": self.clock,
+        }
+        return Consumer(**options | changes)
+
+    def clock(self) -> float:
+        """The chain's time: tests move it."""
+        block = self.world.chain.block("latest")
+        assert block is not None
+        return float(max(block.timestamp, int(time.time())))
+
+    @property
+    def version(self) -> Hash32:
+        return self.sources[0].version
+
+
+@contextmanager
+def exchange(world: World, folder: Path) -> Iterator[Exchange]:
+    path = folder / "data.csv"
+    path.write_bytes(CSV)
+    product, version = world.publish("exchange", CSV)
+    world.product, world.version = product, version
+    mirror = open_mirror(folder / "mirror.db", world.deployment)
+    catch_up(mirror, world.chain, world.deployment)
+    heartbeat(mirror)
+    usage = open_database(folder / "usage.db", usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+    with mirror.connect() as connection:
+        row = queries.one(connection, schema.versions, "version", version=version)
+    source = open_source(path, "rows", ["calls", "rows"], product, version, row["digests"])
+    listener = listen(0)
+    url = f"http://{HOST}:{listener.getsockname()[1]}"
+    made: dict[str, Exchange] = {}
+    gateway = Gateway(
+        mirror=mirror,
+        usage=usage,
+        signer=world.provider,
+        domains={name: world.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
+        sources=[source],
+        origin=url,
+        clock=lambda: made["exchange"].clock(),
+    )
+    with httpx.Client(timeout=10) as http:
+        made["exchange"] = Exchange(world, folder, mirror, usage, [source], gateway, url, http)
+        with served(create_gateway(gateway), listener):
+            yield made["exchange"]
+    mirror.dispose()
+    usage.dispose()
+
+
+@contextmanager
+def api(running: Exchange) -> Iterator[httpx.Client]:
+    """The API over this exchange's databases."""
+    world = running.world
+    follower = Follower(running.mirror, Chain(world.chain.url, attempts=1), world.deployment, interval=0.02)
+    state = State(running.mirror, running.usage, world.chain, world.deployment, follower)
+    with served(create_app(state)) as url, httpx.Client(base_url=url, timeout=10) as client:
+        yield client
