@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Exchange:
     gateway: Gateway
     url: str
     http: httpx.Client
+    closing: list[Any] = field(default_factory=list)
+    engines: list[Engine] = field(default_factory=list)
 
     def follow(self) -> None:
         """Brings the mirror to the head, as the follower would."""
@@ -78,6 +80,7 @@ class Exchange:
 
     def consumer(self, terms: AuthorizationTerms, name: str = "consumer", **changes: Any) -> Consumer:
         engine = open_database(self.folder / f"{name}.db", usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+        self.engines.append(engine)
         options: dict[str, Any] = {
             "gateway": self.url,
             "terms": terms,
@@ -94,7 +97,7 @@ class Exchange:
         """The chain's time: tests move it."""
         block = self.world.chain.block("latest")
         assert block is not None
-        return float(max(block.timestamp, int(time.time())))
+        return float(block.timestamp)
 
     @property
     def version(self) -> Hash32:
@@ -130,6 +133,10 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
         made["exchange"] = Exchange(world, folder, mirror, usage, [source], gateway, url, http)
         with served(create_gateway(gateway), listener):
             yield made["exchange"]
+            for client in made["exchange"].closing:
+                client.close()
+            for engine in made["exchange"].engines:
+                engine.dispose()
     mirror.dispose()
     usage.dispose()
 

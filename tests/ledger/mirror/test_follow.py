@@ -1,0 +1,301 @@
+"""The mirror: follows, rewinds, rebuilds to the same contents, and never passes over what it cannot read."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from ledger.chain.client import Chain, NodeDown, NodeError, WrongChain
+from ledger.chain.decode import UndecodableLog
+from ledger.core.database import open_database
+from ledger.core.errors import DatabaseCorrupt
+from ledger.core.events import Log
+from ledger.core.ids import Address, Hash32, raw
+from ledger.core.terms import AuthorizationTerms, Quad
+from ledger.mirror import queries, schema
+from ledger.mirror.follow import DeploymentDiffers, Follower, catch_up, open_mirror, step
+from tests.world import DAY, World, digest
+
+UNITS: Quad = (60, 1440, 0, 0)
+
+
+@pytest.fixture
+def mirror(world: World, tmp_path: Path) -> Engine:
+    engine = open_mirror(tmp_path / "mirror.db", world.deployment)
+    catch_up(engine, world.chain, world.deployment)
+    return engine
+
+
+def follow(mirror: Engine, world: World) -> None:
+    catch_up(mirror, world.chain, world.deployment)
+
+
+def rebuilt(world: World, path: Path) -> str:
+    engine = open_mirror(path, world.deployment)
+    catch_up(engine, world.chain, world.deployment)
+    return queries.contents_digest(engine)[0]
+
+
+def row(mirror: Engine, world: World, terms: AuthorizationTerms) -> dict[str, Any]:
+    with mirror.connect() as connection:
+        return queries.authorization(connection, world.id(terms))
+
+
+def same_as_chain(mirror: Engine, world: World, terms: AuthorizationTerms) -> None:
+    """Every number of an authorization, and the free money, as the contract has it."""
+    mine, state, money = row(mirror, world, terms), world.state(terms), world.reservation(terms)
+    assert (int(mine["size"]), [int(n) for n in mine["units"]]) == (state["size"], state["units"])
+    assert (mine["credits"], mine["as_of"], mine["root"]) == (state["credits"], state["asOf"], state["root"])
+    assert (mine["ended_at"], mine["reason"]) == (state["endedAt"], state["reason"])
+    assert (mine["reserved"], mine["paid"], mine["thawing"]) == (money["reserved"], money["paid"], money["thawing"])
+    with mirror.connect() as connection:
+        (account,) = queries.rows(connection, schema.accounts, owner=world.consumer.address, token=world.token)
+        assert account["free"] == world.free()
+        shares = queries.shares(connection, terms.split, terms.token)
+    accrued = world.read("UsageLedger", "accruedOf", raw(terms.split), terms.token)
+    assert {p: s["accrued"] for p, s in shares.items()} == world.split().amounts(accrued)
+
+
+def test_the_mirror_says_what_the_contract_says_after_every_step(mirror: Engine, world: World) -> None:
+    terms = world.open(6_000_000)
+    document = {"terms": terms.as_json()}
+    follow(mirror, world)
+    same_as_chain(mirror, world, terms)
+    world.settle(terms, 5, (5, 120, 0, 0))
+    steps: list[tuple[Any, str, dict[str, Any]]] = [
+        (world.consumer, "authorization.thaw", {"amount": "1000000"}),
+        (world.stranger, "settle.one", {"settlement": world.settlement(terms, world.head(terms, 60, UNITS), 5)}),
+        (world.consumer, "authorization.close", {"reason": 101}),
+    ]
+    for who, operation, arguments in steps:
+        world.send(who, operation, **({} if operation == "settle.one" else document) | arguments)
+        follow(mirror, world)
+        same_as_chain(mirror, world, terms)
+    world.fund(77)
+    world.send(world.consumer, "authorization.top-up", **document, amount="77")
+    world.send(world.holder, "share.pay", split=terms.split, token=terms.token, payee=world.holder.address)
+    follow(mirror, world)
+    same_as_chain(mirror, world, terms)
+    world.pass_time(DAY + 60)
+    world.send(world.stranger, "authorization.finalize", **document)
+    world.send(world.consumer, "account.withdraw", token=world.token, amount="5", to=world.holder.address)
+    follow(mirror, world)
+    same_as_chain(mirror, world, terms)
+
+
+def test_a_rebuild_has_the_same_contents(mirror: Engine, world: World, tmp_path: Path) -> None:
+    terms = world.open(5_000_000)
+    world.settle(terms, 60, UNITS)
+    follow(mirror, world)
+    assert rebuilt(world, tmp_path / "again.db") == queries.contents_digest(mirror)[0]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6])
+def test_a_reorg_rewinds_to_the_last_shared_block(mirror: Engine, world: World, tmp_path: Path, depth: int) -> None:
+    terms = world.open(5_000_000)
+    follow(mirror, world)
+    before = row(mirror, world, terms)
+    for n in range(1, 7):
+        world.settle(terms, n, (n, 24 * n, 0, 0), n - 1)
+    follow(mirror, world)
+    assert row(mirror, world, terms)["size"] == "6"
+    # Each settlement is one block, and reading the time for it mines another.
+    world.chain.rpc("anvil_reorg", 2 * depth, [])
+    world.chain.rpc("evm_mine")
+    follow(mirror, world)
+    left = 6 - depth
+    assert row(mirror, world, terms)["size"] == str(left)
+    if left == 0:
+        assert row(mirror, world, terms) == before
+    same_as_chain(mirror, world, terms)
+    assert rebuilt(world, tmp_path / "again.db") == queries.contents_digest(mirror)[0]
+
+
+def test_a_rollback_to_a_shorter_chain_is_followed_too(mirror: Engine, world: World, tmp_path: Path) -> None:
+    terms = world.open(5_000_000)
+    follow(mirror, world)
+    snapshot = world.chain.rpc("evm_snapshot")
+    world.settle(terms, 60, UNITS)
+    follow(mirror, world)
+    world.chain.rpc("evm_revert", snapshot)
+    progress = step(mirror, world.chain, world.deployment)
+    assert progress.rewound > 0
+    assert row(mirror, world, terms)["size"] == "0"
+    assert rebuilt(world, tmp_path / "again.db") == queries.contents_digest(mirror)[0]
+
+
+def test_history_is_kept_by_block(mirror: Engine, world: World) -> None:
+    terms = world.open(5_000_000)
+    first = world.settle(terms, 5, (5, 120, 0, 0))
+    second = world.settle(terms, 60, UNITS, 5)
+    follow(mirror, world)
+
+    def size_at(block: int | None) -> list[str]:
+        with mirror.connect() as connection:
+            found = queries.rows(connection, schema.authorizations, at_block=block, authorization=world.id(terms))
+        return [r["size"] for r in found]
+
+    assert size_at(None) == size_at(second.block) == ["60"]
+    assert size_at(second.block - 1) == size_at(first.block) == ["5"]
+    assert size_at(world.deployment.block) == []
+
+
+def test_two_changes_in_one_block_leave_one_row(mirror: Engine, world: World) -> None:
+    terms = world.open(5_000_000)
+    rows = [world.settlement(terms, world.head(terms, n, (n, 24 * n, 0, 0)), n - 1) for n in (1, 2, 3)]
+    receipt = world.send(world.stranger, "settle.many", settlements=rows)
+    follow(mirror, world)
+    with mirror.connect() as connection:
+        table = schema.authorizations
+        found = connection.execute(select(table.c.size, table.c.since).where(table.c.since == receipt.block)).all()
+    assert [tuple(r) for r in found] == [("3", receipt.block)]
+
+
+class Lying(Chain):
+    """A node that answers logs as a test tells it."""
+
+    def __init__(self, url: str, answer: Any) -> None:
+        super().__init__(url, attempts=1)
+        self._answer = answer
+
+    def logs(self, blocks: Any, addresses: Any) -> list[list[Log]]:
+        found: list[list[Log]] = self._answer(super().logs(blocks, addresses))
+        return found
+
+
+def test_a_log_that_cannot_be_decoded_stops_the_mirror_and_is_never_skipped(mirror: Engine, world: World) -> None:
+    terms = world.open(5_000_000)
+    follow(mirror, world)
+    world.settle(terms, 60, UNITS)
+
+    def cut(every: list[list[Log]]) -> list[list[Log]]:
+        return [[Log(*(*_fields(log)[:6], log.data[:-64])) for log in logs] for logs in every]
+
+    before = queries.contents_digest(mirror)
+    with pytest.raises(UndecodableLog):
+        catch_up(mirror, Lying(world.chain.url, cut), world.deployment)
+    assert queries.contents_digest(mirror)[0] == before[0]
+    follow(mirror, world)
+    assert row(mirror, world, terms)["size"] == "60"
+
+
+def _fields(log: Log) -> tuple[Any, ...]:
+    return tuple(getattr(log, name) for name in Log.__slots__)
+
+
+def test_logs_of_another_contract_or_block_are_refused(mirror: Engine, world: World) -> None:
+    foreign = Log(1, Hash32("0x" + "ab" * 32), 0, Hash32("0x" + "cd" * 32), Address("0x" + "11" * 20), (), "0x")
+    world.chain.rpc("evm_mine")
+    with pytest.raises(NodeError):
+        step(mirror, Lying(world.chain.url, lambda every: [[foreign] for _ in every]), world.deployment)
+
+
+def test_another_deployment_is_refused(mirror: Engine, world: World, tmp_path: Path) -> None:
+    other = type(world.deployment)(1, world.deployment.genesis, 1, world.deployment.contracts, {})
+    with pytest.raises(DeploymentDiffers):
+        open_mirror(tmp_path / "mirror.db", other)
+    with pytest.raises(WrongChain):
+        other.check(world.chain)
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database at all, but long enough to look at" * 100, b"SQLite format 3\0junk"]
+)
+def test_a_corrupt_file_is_named_and_left_alone(world: World, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.db"
+    path.write_bytes(content)
+    with pytest.raises(DatabaseCorrupt) as caught:
+        open_mirror(path, world.deployment)
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_refused(world: World, tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(DatabaseCorrupt, match="another program"):
+        open_mirror(tmp_path / "other.db", world.deployment)
+
+
+def test_a_damaged_page_is_found_when_the_file_is_opened(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "mirror.db"
+    engine = open_mirror(path, world.deployment)
+    catch_up(engine, world.chain, world.deployment)
+    engine.dispose()
+    content = bytearray(path.read_bytes())
+    content[4096 * 2 : 4096 * 6] = b"\xff" * (4096 * 4)
+    path.write_bytes(content)
+    with pytest.raises(DatabaseCorrupt):
+        open_mirror(path, world.deployment)
+
+
+def test_a_node_that_is_down_is_tried_again_with_growing_pauses() -> None:
+    pauses: list[float] = []
+    notices: list[str] = []
+    chain = Chain("http://127.0.0.1:9", attempts=4, notice=notices.append, sleep=pauses.append)
+    with pytest.raises(NodeDown):
+        chain.chain_id()
+    assert pauses == [0.2, 0.4, 0.8]
+    assert len(notices) == 3
+
+
+def until(condition: Any, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_the_follower_lives_through_what_it_did_not_foresee(mirror: Engine, world: World) -> None:
+    healthy = Chain(world.chain.url, attempts=1)
+    answers: dict[str, Any] = {"now": lambda every: None}
+    follower = Follower(mirror, Lying(world.chain.url, lambda every: answers["now"](every)), world.deployment, 0.02)
+    world.chain.rpc("evm_mine")
+    follower.start()
+    until(lambda: follower.state == "stopped")
+    assert follower.problem is not None
+    assert not follower.well()
+    answers["now"] = lambda every: every
+    until(follower.well)
+    head = healthy.block("latest")
+    assert head is not None
+    assert follower.progress is not None
+    assert follower.progress.height == head.number
+    follower.stop()
+
+
+def test_the_follower_keeps_reads_and_says_so_when_the_node_is_down(mirror: Engine, world: World) -> None:
+    follower = Follower(mirror, Chain("http://127.0.0.1:9", attempts=1), world.deployment, 0.02)
+    follower.start()
+    until(lambda: follower.state == "node_down")
+    with mirror.connect() as connection:
+        assert queries.position(connection) is not None
+    follower.stop()
+
+
+def test_a_connection_reads_one_state(world: World, tmp_path: Path) -> None:
+    engine = open_mirror(tmp_path / "m.db", world.deployment)
+    with engine.connect() as reader:
+        assert queries.position(reader) is None
+        catch_up(engine, world.chain, world.deployment)
+        assert queries.position(reader) is None
+    with engine.connect() as reader:
+        assert queries.position(reader) is not None
+
+
+def test_opening_twice_keeps_what_is_there(world: World, tmp_path: Path) -> None:
+    first = open_mirror(tmp_path / "m.db", world.deployment)
+    catch_up(first, world.chain, world.deployment)
+    found = queries.contents_digest(first)
+    first.dispose()
+    assert queries.contents_digest(open_mirror(tmp_path / "m.db", world.deployment)) == found
+    with pytest.raises(DatabaseCorrupt, match="schema"):
+        open_database(tmp_path / "m.db", schema.metadata, 99)
+
+
+def test_unknown_things_are_not_found(mirror: Engine, world: World) -> None:
+    assert queries.end_note(mirror, digest("nothing")) == ""
