@@ -156,7 +156,7 @@ class World:
 
     def publish(self, name: str, content: bytes) -> tuple[Hash32, Hash32]:
         """A product of the provider with one version."""
-        arguments = {"space": self.space, "salt": digest(name), "metadata": digest(f"metadata {name}")}
+        arguments: dict[str, Any] = {"space": self.space, "salt": digest(name), "metadata": digest(f"metadata {name}")}
         made = prepare(self.chain, self.deployment, "product.register", arguments, self.provider.address)
         wait(self.chain, broadcast(self.chain, self.provider.sign_transaction(made)))
         product = made.result

@@ -109,7 +109,19 @@ def _authorization(mirror: Connection, usage: Connection, row: dict[str, Any]) -
             }
             for p in queries.payments(mirror, authorization_id)
         ),
-        f"{base}/events.jsonl": bundle.jsonl(_texts(e) for e in queries.events(mirror, authorization_id)),
+        f"{base}/events.jsonl": bundle.jsonl(
+            {
+                "event": e["event"],
+                "blockNumber": e["block_number"],
+                "blockHash": e["block_hash"],
+                "logIndex": e["log_index"],
+                "transactionHash": e["transaction_hash"],
+                "address": e["address"],
+                "topics": e["topics"],
+                "data": e["data"],
+            }
+            for e in queries.events(mirror, authorization_id)
+        ),
         f"{base}/bill.json": _document(bill.as_json() | {"digest": bill.digest()}),
     }
 

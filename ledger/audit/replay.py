@@ -36,6 +36,9 @@ _NAMES = {"0x" + keccak256(text.encode()).hex(): name for name, text in SIGNATUR
 _PAYMENTS = {"PaymentRecorded": "recorded", "PaymentReversed": "reversed", "PaymentClaimed": "claimed"}
 
 
+MEMBERS = {"event", "blockNumber", "blockHash", "logIndex", "transactionHash", "address", "topics", "data"}
+
+
 @dataclass(slots=True)
 class History:
     """What an authorization's logs say, in the bundle's written form."""
@@ -62,10 +65,11 @@ def replay(rows: Sequence[Mapping[str, Any]], terms: AuthorizationTerms, authori
     history = History(ended_at=terms.valid_until)
     place = (-1, -1)
     for n, row in enumerate(rows):
-        here = (int(row["block_number"]), int(row["log_index"]))
+        here = (int(row["blockNumber"]), int(row["logIndex"]))
         name = _NAMES.get(row["topics"][0], "")
         words = _words(row["data"])
         for holds, what in (
+            (set(row) == MEMBERS, "has other members than a log"),
             (here > place, "is out of order"),
             (row["address"] == ledger, "is of another contract"),
             (bool(name) and row["event"] == name, "is not the event it is named"),
@@ -99,8 +103,8 @@ def _apply(history: History, name: str, row: Mapping[str, Any], numbers: list[in
                 "due": str(numbers[9]),
                 "paid": str(numbers[10]),
                 "arrears": str(numbers[11]),
-                "transaction": row["transaction_hash"],
-                "block": row["block_number"],
+                "transaction": row["transactionHash"],
+                "block": row["blockNumber"],
             }
         )
     elif name == "ArrearsPaid":
@@ -118,8 +122,8 @@ def _apply(history: History, name: str, row: Mapping[str, Any], numbers: list[in
                 "kind": _PAYMENTS[name],
                 "reference": row["topics"][2],
                 "amount": str(numbers[0]),
-                "transaction": row["transaction_hash"],
-                "block": row["block_number"],
+                "transaction": row["transactionHash"],
+                "block": row["blockNumber"],
             }
         )
 

@@ -104,8 +104,8 @@ def test_settle_needs_both_signatures(world: World, who: str) -> None:
     terms = world.open(10_000_000)
     head = world.head(terms, 60, UNITS)
     forged = world.stranger.sign(head, world.domain(terms))
-    refused(world, "SignatureInvalid", world.settlement(terms, head, **{who: forged}))
-    refused(world, "SignatureInvalid", world.settlement(terms, head, **{who: "0x"}))
+    refused(world, "SignatureInvalid", world.settlement(terms, head) | {who: forged})
+    refused(world, "SignatureInvalid", world.settlement(terms, head) | {who: "0x"})
     assert world.reservation(terms)["paid"] == 0
 
 
@@ -130,7 +130,7 @@ def test_a_head_signed_for_another_chain_or_deployment_is_worth_nothing_here(wor
             "providerSignature": world.provider.sign(head, domain),
             "consumerSignature": world.consumer.sign(head, domain),
         }
-        refused(world, "SignatureInvalid", world.settlement(terms, head, **signatures))
+        refused(world, "SignatureInvalid", world.settlement(terms, head) | signatures)
 
 
 def test_what_the_reservation_cannot_cover_stays_as_arrears_and_is_paid_by_a_top_up(world: World) -> None:
