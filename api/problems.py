@@ -58,7 +58,7 @@ def install(app: FastAPI) -> None:
         return problem(500, "unforeseen", f"the server made a mistake ({type(error).__name__}); nothing was changed")
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: Exception) -> JSONResponse:
+    async def _http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return problem(error.status_code, code, str(error.detail))
+        return problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")

@@ -32,6 +32,13 @@ def world(deployed: World) -> Iterator[World]:
 
 
 @pytest.fixture
+def own_world(tmp_path: Path) -> Iterator[World]:
+    """A world on a chain of its own, for what rewinds it: anvil's reorgs and its snapshots do not mix."""
+    with Processes(tmp_path / "logs") as processes:
+        yield World.on(Chain(processes.anvil(tmp_path / "state.json")))
+
+
+@pytest.fixture
 def vectors() -> Path:
     return Path(__file__).parent / "vectors"
 

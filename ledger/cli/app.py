@@ -100,7 +100,13 @@ class App:
     def connect(self, url: str) -> None:
         """Another server from now on."""
         self.settings = replace(self.settings, api=url)
-        self.__dict__.pop("http", None)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection to the server, if there is one."""
+        client = self.__dict__.pop("http", None)
+        if client is not None:
+            client.close()
 
     def get(self, path: str, **params: Any) -> Any:
         """A read. Raises ServerProblem or ServerDown."""

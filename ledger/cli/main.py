@@ -57,8 +57,9 @@ def cli(
     A first look:  make demo
     By hand:       sluice --wallet operator.json space create --policy rules.md
     """
-    if context.obj is None:
+    if context.obj is None:  # a shell hands its own to every command
         context.obj = App(settings(home, rpc, api), as_json, wallet_path, password_file, assume_yes)
+        context.call_on_close(context.obj.close)
 
 
 @cli.command()

@@ -31,6 +31,9 @@ def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1
     terms = agreed.terms
     if terms.digest(app.domain(terms)) != wanted:
         raise VerificationFailed(f"the agreement kept for {wanted} has other terms")
+    context = click.get_current_context()
+    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    context.call_on_close(usage.dispose)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return Consumer(
         gateway=gateway,
@@ -38,8 +41,8 @@ def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1
         domain=app.domain(terms),
         meters=agreed.meters,
         signer=app.wallet,
-        usage=open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION),
-        http=httpx.Client(timeout=30, limits=limits),
+        usage=usage,
+        http=context.with_resource(httpx.Client(timeout=30, limits=limits)),
     )
 
 

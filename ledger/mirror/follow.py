@@ -19,7 +19,7 @@ from ledger.core.database import open_database, writing
 from ledger.core.errors import MirrorError, SluiceError
 from ledger.core.events import Block, Log
 from ledger.core.ids import Address
-from ledger.mirror import schema
+from ledger.mirror import queries, schema
 from ledger.mirror.apply import apply_block
 
 BATCH = 64  # blocks a request
@@ -74,6 +74,9 @@ def step(engine: Engine, chain: Chain, deployment: Deployment, until: int | None
     every = chain.logs(blocks, list(deployment.contracts.values()))
     applied = 0
     with writing(engine) as connection:
+        if queries.position(connection) != tip:
+            # Another writer was faster: what was read here no longer follows on the mirror's last block.
+            return Progress(tip.number if tip else -1, head.number, 0, rewound)
         for block, found in zip(blocks, every, strict=True):
             if tip is not None and block.parent_hash != tip.hash:
                 break  # the chain moved under us: the next step rewinds
@@ -94,8 +97,7 @@ def _check(block: Block, found: Sequence[Log], names: Mapping[Address, str]) -> 
 
 def _tip(engine: Engine) -> Block | None:
     with engine.connect() as connection:
-        row = connection.execute(select(schema.blocks).order_by(schema.blocks.c.number.desc()).limit(1)).first()
-    return Block(row.number, row.hash, row.parent_hash, row.timestamp) if row else None
+        return queries.position(connection)
 
 
 def _rewind_to_shared(engine: Engine, chain: Chain) -> int:

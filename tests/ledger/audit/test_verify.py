@@ -87,7 +87,7 @@ def test_one_changed_byte_anywhere_is_found_and_its_file_named(bundle: Path, tmp
         shutil.rmtree(copy)
 
 
-CHANGES: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
+CHANGES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "a leaf's units": (
         lambda p: edit_line(p / "leaves.jsonl", 5, lambda r: r["leaf"].update(units=["2", "6", "0", "0"])),
         "leaves.jsonl",

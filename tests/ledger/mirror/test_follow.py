@@ -93,7 +93,9 @@ def test_a_rebuild_has_the_same_contents(mirror: Engine, world: World, tmp_path:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6])
-def test_a_reorg_rewinds_to_the_last_shared_block(mirror: Engine, world: World, tmp_path: Path, depth: int) -> None:
+def test_a_reorg_rewinds_to_the_last_shared_block(own_world: World, tmp_path: Path, depth: int) -> None:
+    world = own_world
+    mirror = open_mirror(tmp_path / "mirror.db", world.deployment)
     terms = world.open(5_000_000)
     follow(mirror, world)
     before = row(mirror, world, terms)
@@ -299,3 +301,32 @@ def test_opening_twice_keeps_what_is_there(world: World, tmp_path: Path) -> None
 
 def test_unknown_things_are_not_found(mirror: Engine, world: World) -> None:
     assert queries.end_note(mirror, digest("nothing")) == ""
+
+
+def test_two_writers_on_one_file_apply_each_block_once(world: World, tmp_path: Path) -> None:
+    import threading
+
+    path = tmp_path / "shared.db"
+    engines = [open_mirror(path, world.deployment) for _ in range(2)]
+    problems: list[BaseException] = []
+
+    def write(engine: Engine) -> None:
+        try:
+            for _ in range(20):
+                catch_up(engine, Chain(world.chain.url, attempts=1), world.deployment)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=write, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        world.chain.rpc("evm_mine")
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    catch_up(engines[0], world.chain, world.deployment)
+    found = queries.contents_digest(engines[0])
+    for engine in engines:
+        engine.dispose()
+    assert found[0] == rebuilt(world, tmp_path / "again.db")
