@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export NO_UPDATE_NOTIFIER := 1
+export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
 .PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench clean lock

@@ -1,0 +1,135 @@
+"""`make bench`: figures into build/bench.json, as ratios against a peer or a floor in the same run.
+
+Nothing here passes or fails: speed is read, not asserted.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from eth_account.messages import _hash_eip191_message, encode_typed_data
+
+from ledger.chain.client import Chain
+from ledger.cli.processes import Processes
+from ledger.core.merkle import Tree
+from ledger.core.signing import recover
+from ledger.core.terms import FAST, Quad
+from ledger.mirror.follow import catch_up, open_mirror
+from tests.exchange import exchange
+from tests.world import Key, World
+
+
+def rate(work: Callable[[], Any], times: int) -> float:
+    """Calls a second, best of three."""
+    best = 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(times):
+            work()
+        best = max(best, times / (time.perf_counter() - began))
+    return best
+
+
+def core(world: World) -> dict[str, Any]:
+    terms = world.terms()
+    domain, key = world.domain(terms), Key.named("bench")
+    head = world.head(terms, 60, (60, 1440, 0, 0))
+    data = head.typed_data(domain)
+    digest, signature = head.digest(domain), key.sign(head, domain)
+    signable = encode_typed_data(full_message=data)
+    mine, peer = (
+        rate(lambda: head.digest(domain), 3000),
+        rate(lambda: _hash_eip191_message(encode_typed_data(full_message=data)), 300),
+    )
+    ours, theirs = (
+        rate(lambda: recover(digest, signature), 2000),
+        rate(lambda: Account.recover_message(signable, signature=signature), 300),
+    )
+    leaves = [os.urandom(32) for _ in range(50_000)]
+    began = time.perf_counter()
+    Tree(leaves).root()
+    tree = len(leaves) / (time.perf_counter() - began)
+    floor = rate(lambda: hashlib.sha256(b"\x01" + leaves[0] + leaves[1]).digest(), 100_000)
+    card, units = world.card(), (5_000, 120_000, 0, 0)
+    return {
+        "EIP-712 digest of a head": {"a second": mine, "eth_account": peer, "ratio": mine / peer},
+        "signer of a digest": {"a second": ours, "eth_account": theirs, "ratio": ours / theirs},
+        "leaves into a tree": {"a second": tree, "floor: one SHA-256 each": floor, "ratio": tree / floor},
+        "price of two meters": {"a second": rate(lambda: card.price(units), 20_000)},
+    }
+
+
+def gas(world: World) -> dict[str, int]:
+    """Whole-transaction gas, steady state: accounts and accruals are warm in storage, not in the block."""
+    found: dict[str, int] = {}
+    world.fund(500_000_000)
+
+    def opened(**changes: Any) -> Any:
+        terms = world.terms(**changes)
+        receipt = world.send(world.stranger, "authorization.open", opening=world.opening(terms, 5_000_000))
+        found["open an authorization"] = receipt.gas_used
+        return terms
+
+    fast, proved = opened(flags=FAST), opened()
+    for name, terms in (("settle, two signatures, FAST", fast), ("settle, two signatures, consistency proof", proved)):
+        world.settle(terms, 1000, (100, 2400, 0, 0))
+        head = world.head(terms, 1137, (237, 5688, 0, 0))
+        found[name] = world.send(world.stranger, "settle.one", settlement=world.settlement(terms, head, 1000)).gas_used
+    rows = []
+    for _ in range(25):
+        terms = opened(flags=FAST)
+        world.settle(terms, 10, (10, 240, 0, 0))
+        rows.append(world.settlement(terms, world.head(terms, 20, (20, 480, 0, 0)), 10) | {"providerSignature": "0x"})
+    found["per head in a batch of 25, provider calls"] = (
+        world.send(world.provider, "settle.many", settlements=rows).gas_used // 25
+    )
+    return found
+
+
+def uses(world: World) -> dict[str, Any]:
+    """One gateway and one consumer in one process, one connection; the floor is a reply that meters nothing."""
+    with tempfile.TemporaryDirectory() as folder, exchange(world, Path(folder)) as running:
+        consumer = running.consumer(running.open(500_000_000))
+        metered = rate(lambda: consumer.use(running.version, "RESEARCH", {"limit": "24"}), 150)
+        floor = rate(lambda: running.http.get(f"{running.url}/health").read(), 300)
+        return {"a second": metered, "floor: an unmetered reply": floor, "ratio": metered / floor}
+
+
+def mirror(world: World) -> dict[str, Any]:
+    """Blocks with one settlement each, from the chain into SQLite; the floor is the node's own serving."""
+    terms = world.open(50_000_000, flags=FAST)
+    for n in range(1, 101):
+        units: Quad = (n, 24 * n, 0, 0)
+        world.settle(terms, n, units, n - 1)
+    head = world.chain.block("latest")
+    assert head is not None
+    began = time.perf_counter()
+    blocks = world.chain.blocks(world.deployment.block, head.number)
+    world.chain.logs(blocks, list(world.deployment.contracts.values()))
+    served = len(blocks) / (time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = open_mirror(Path(folder) / "mirror.db", world.deployment)
+        began = time.perf_counter()
+        catch_up(engine, world.chain, world.deployment)
+        applied = len(blocks) / (time.perf_counter() - began)
+        engine.dispose()
+    return {"blocks a second": applied, "floor: the node serves": served, "ratio": applied / served}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
+        world = World.on(Chain(processes.anvil(Path(folder) / "state.json")))
+        found = {"core": core(world), "gas": gas(world), "uses": uses(world), "mirror": mirror(world)}
+    Path("build").mkdir(exist_ok=True)
+    Path("build/bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
