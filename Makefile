@@ -27,10 +27,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 		|| { cat $(VENV)/pip.log; exit 1; }
 	@touch $@
 
-# Node comes from a Python package: Hardhat 3 needs a newer one than most machines have.
+# Node comes from a Python package: Hardhat 3 needs a newer one than most machines have. Not `npm ci`: it refuses a lock
+# without the binaries of every other platform, and a registry need not have them. Versions and hashes are the lock's.
 node_modules/.ready: package.json package-lock.json $(VENV)/.ready
 	@echo "setting up Node packages ..."
-	@npm ci --no-audit --no-fund --loglevel=error >$(VENV)/npm.log 2>&1 \
+	@npm install --no-save --no-audit --no-fund --loglevel=error >$(VENV)/npm.log 2>&1 \
 		|| { cat $(VENV)/npm.log; echo "missing: Node packages could not be installed; is a package registry reachable?"; exit 1; }
 	@touch $@
 
