@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 /// @title The cheat codes these tests use, as Hardhat's test runner provides them
+// solhint-disable-next-line interface-starts-with-i
 interface Vm {
     function readFile(string calldata path) external view returns (string memory);
     function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
@@ -24,6 +25,7 @@ interface Vm {
 
 /// @title Base of the Solidity tests
 abstract contract Test {
+    // solhint-disable-next-line const-name-snakecase
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
 
     error AssertionFailed(string what, bytes32 found, bytes32 expected);
