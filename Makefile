@@ -53,7 +53,9 @@ lint: setup ## ruff, mypy, import-linter, prettier, solhint
 	@echo "lint: ok"
 
 contracts: setup ## Solidity tests
-	@npx --no-install hardhat test solidity
+	@mkdir -p build
+	@npx --no-install hardhat test solidity >build/contracts.log 2>&1 || { cat build/contracts.log; exit 1; }
+	@grep -E "passing|failing" build/contracts.log
 
 artifacts: setup ## compile the contracts into the package
 	@python -m ledger.chain.compile

@@ -1,5 +1,6 @@
 """One chain a test process, deployed once; every test starts from the same state of it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def world(deployed: World) -> Iterator[World]:
     snapshot = deployed.chain.rpc("evm_snapshot")
     yield deployed
     deployed.chain.rpc("evm_revert", snapshot)
+    # Undoing also turns the chain's clock back to the snapshot's time.
+    deployed.chain.rpc("anvil_setTime", int(time.time()))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ contract VectorsTest is Test {
             assertEq(
                 UsageLog.hash(this.leafAt(json, string.concat(path, ".leaf"))),
                 vm.parseJsonBytes32(json, string.concat(path, ".hash")),
-                at
+                path
             );
         }
     }

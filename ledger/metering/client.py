@@ -33,6 +33,7 @@ from ledger.core.usage_leaf import Kind, UsageLeaf, payload_hash, use_id_hash
 from ledger.metering import heads, schema
 from ledger.metering.log import NO_UNITS, Entry, SignedHead, head_of, insert_entry, read_entries, receipt_of
 
+SESSION_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
 CLOCK_TOLERANCE = 900  # seconds a provider's clock may be ahead of this one
 
 
@@ -299,7 +300,7 @@ class Consumer:
             authorization_id=self.authorization_id,
             gateway=hash_of(keccak256(self._gateway.encode())),
             nonce=hash_of(secrets.token_bytes(32)),
-            expires_at=int(self._clock()) + 3600,
+            expires_at=int(self._clock()) + SESSION_SECONDS,
         )
         body = {"session": session.as_json(), "signature": self._signer.sign(session, self._domain)}
         self._token = self._ok(self._request("POST", "/v1/sessions", json=body))["token"]

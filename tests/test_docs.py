@@ -1,0 +1,64 @@
+"""Words that must stay true: docs name every operation and error, readmes stay short and say the same."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.problems import STATUS
+from ledger.chain.prepared import OPERATIONS
+from ledger.cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_operation_is_documented_with_who_may_call_it() -> None:
+    rows = re.findall(
+        r"^\| `([a-z.-]+)` \| `([^`]+)` \| (.+?) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE
+    )
+    assert [name for name, _, _ in rows] == list(OPERATIONS)
+    for name, function, who in rows:
+        operation = OPERATIONS[name]
+        assert function == f"{operation.contract or 'both ledgers'}.{operation.function}"
+        assert who.strip()
+
+
+def test_every_error_with_a_status_is_documented_with_it() -> None:
+    text = (ROOT / "docs/errors.md").read_text()
+    for code, status in STATUS.items():
+        if code in ("refused",):
+            continue
+        (row,) = [line for line in text.splitlines() if line.startswith("|") and f"`{code}`" in line.split("|")[1]]
+        assert str(status) in row, code
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_a_readme_is_short_and_its_commands_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert len(text.splitlines()) <= 150
+    for line in re.findall(r"^sluice (.+)$", text.replace("\\\n", ""), re.MULTILINE):
+        words = [w for w in re.sub(r"--(home|rpc|wallet) \S+", "", line.split("#")[0].split("&")[0]).split() if w]
+        command: Any = cli
+        for word in words[:2]:
+            if hasattr(command, "commands"):
+                assert word in command.commands, line
+                command = command.commands[word]
+        options = {o for p in command.params for o in p.opts}
+        for option in re.findall(r"(--[a-z-]+)", " ".join(words)):
+            assert option in options, (line, option)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    def commands(name: str) -> list[str]:
+        lines = re.findall(r"^(?:sluice|sluice-api|    --).*$", (ROOT / name).read_text(), re.MULTILINE)
+        return [line.split("#")[0].strip() for line in lines]
+
+    assert commands("README.md") == commands("README.zh.md")
+
+
+def test_no_registry_is_named_in_a_lock() -> None:
+    for name in ("requirements.lock", "package-lock.json"):
+        assert not re.search(r"https?://[^\s\"]*(registry|pypi|simple|\.tgz|\.whl)", (ROOT / name).read_text()), name
