@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.problems import STATUS
-from ledger.chain.prepared import OPERATIONS
+from ledger.chain.operations import OPERATIONS
 from ledger.cli.main import cli
 
 ROOT = Path(__file__).parents[1]

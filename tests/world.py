@@ -14,7 +14,8 @@ from ledger.chain import artifacts
 from ledger.chain.client import Chain
 from ledger.chain.decode import decode_output
 from ledger.chain.deploy import Deployment, deploy
-from ledger.chain.prepared import PreparedTransaction, encode, ledger_of, prepare
+from ledger.chain.operations import encode, ledger_of
+from ledger.chain.prepared import PreparedTransaction, prepare
 from ledger.chain.send import Receipt, broadcast, wait
 from ledger.core import codes
 from ledger.core.ids import ZERO_HASH, Address, Hash32, checksum, hash_of, raw

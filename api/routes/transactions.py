@@ -1,13 +1,15 @@
 """Writes: the server prepares, a wallet elsewhere signs, the server passes the signed bytes on."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from api import schemas
 from api.deps import MirrorDep, StateDep
+from api.routes.registries import Limit
 from ledger.chain.decode import Reverted
-from ledger.chain.prepared import OPERATIONS, prepare
+from ledger.chain.operations import OPERATIONS
+from ledger.chain.prepared import prepare
 from ledger.chain.send import broadcast, status_of
 from ledger.core.errors import InputInvalid, NotFound
 from ledger.core.ids import parse_address, parse_hash
@@ -15,6 +17,8 @@ from ledger.core.terms import Acceptance, AuthorizationTerms, Offer, UsageHead
 from ledger.mirror import queries
 
 router = APIRouter(prefix="/v1", tags=["transactions"])
+
+Before = Annotated[int | None, Query(ge=0, lt=2**62, description="`next` of the page before")]
 
 _MESSAGES = {m.__name__: m for m in (AuthorizationTerms, Offer, Acceptance, UsageHead)}
 
@@ -68,6 +72,13 @@ def typed_data(here: StateDep, request: schemas.TypedDataRequest) -> dict[str, A
 @router.post("/transactions", summary="Send signed bytes", status_code=202)
 def send(here: StateDep, request: schemas.SendRequest) -> dict[str, str]:
     return {"transaction": broadcast(here.chain, request.signed)}
+
+
+@router.get("/transactions", summary="Transactions that changed something here, newest first")
+def transactions(db: MirrorDep, before: Before = None, blocks: Limit = 50) -> dict[str, Any]:
+    items = queries.transactions(db, before, blocks)
+    full = len({item["block"] for item in items}) == blocks
+    return {"items": items, "next": items[-1]["block"] if items and full else None}
 
 
 @router.get("/transactions/{transaction}", summary="What became of a transaction")

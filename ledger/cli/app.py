@@ -6,6 +6,7 @@ anything is signed.
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,8 @@ from rich.table import Table
 
 from ledger import wallet as wallets
 from ledger.chain.deploy import Deployment
-from ledger.chain.prepared import PreparedTransaction, encode
+from ledger.chain.operations import encode
+from ledger.chain.prepared import PreparedTransaction
 from ledger.config import Settings
 from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, VerificationFailed
 from ledger.core.hashing import keccak256
@@ -31,6 +33,7 @@ from ledger.core.terms import AuthorizationTerms
 from ledger.core.typed_data import Domain
 from ledger.wallet import Wallet
 
+_NUMBER = re.compile(r"(\[bold\])?[\d,.]*( CNY)?(\[/\])?")
 MAX_FEE_WEI = 500 * 10**9  # per gas; a server asking for more is not believed
 
 
@@ -250,10 +253,12 @@ class App:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+        cells = [[str(cell) for cell in row] for row in rows]
+        for n, column in enumerate(columns):
+            numbers = all(_NUMBER.fullmatch(row[n]) for row in cells)
+            table.add_column(column, overflow="fold", justify="right" if numbers else "left")
+        for row in cells:
+            table.add_row(*row)
         self.console.print(table)
 
     def note(self, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ledger.chain.prepared import version_id
+from ledger.chain.operations import version_id
 from ledger.cli.app import App, pass_app, short
 from ledger.cli.price import token_of
 from ledger.core import codes

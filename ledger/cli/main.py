@@ -109,7 +109,7 @@ def run(arguments: list[str], app: App | None = None) -> int:
             problem.show()
             return 2
         return _report(as_json, "input_invalid", problem.format_message(), {}, 2)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return _report(as_json, "aborted", "stopped; nothing was signed", {})
     except SQLAlchemyError as problem:
         first = str(getattr(problem, "orig", problem)).splitlines()[0]

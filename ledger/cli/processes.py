@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,10 @@ def anvil_binary() -> str:
     return found
 
 
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 class Processes:
     """Started together, stopped together: the last one first, by id."""
 
@@ -44,6 +49,11 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
+        # Whoever stops us, by Ctrl-C or as a service manager does, stops what we started; a shell that starts us in the
+        # background has turned SIGINT off.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(number, _interrupted)
         return self
 
     def __exit__(

@@ -119,6 +119,26 @@ def events(connection: Connection, authorization_id: Hash32) -> list[Row]:
     return [dict(r) for r in connection.execute(ordered).mappings()]
 
 
+def transactions(connection: Connection, before: int | None, limit: int) -> list[Row]:
+    """Transactions that changed something here, newest block first, all of a block or none of it.
+
+    Args:
+        before: only blocks below this one; None for the newest.
+        limit: blocks, not transactions.
+    """
+    table = schema.logs
+    numbers = select(table.c.block_number).distinct().order_by(table.c.block_number.desc()).limit(limit)
+    if before is not None:
+        numbers = numbers.where(table.c.block_number < before)
+    found = [n for (n,) in connection.execute(numbers)]
+    query = select(table).where(table.c.block_number.in_(found))
+    done: dict[str, Row] = {}
+    for row in connection.execute(query.order_by(table.c.block_number.desc(), table.c.log_index)).mappings():
+        one = {"transaction": row["transaction_hash"], "block": row["block_number"], "events": []}
+        done.setdefault(row["transaction_hash"], one)["events"].append(f"{row['contract']}.{row['event']}")
+    return list(done.values())
+
+
 def transaction_events(connection: Connection, transaction: Hash32) -> list[Row]:
     """What a transaction did, as decoded events."""
     query = select(schema.logs).where(schema.logs.c.transaction_hash == transaction).order_by(schema.logs.c.log_index)

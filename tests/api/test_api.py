@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.chain.prepared import OPERATIONS, PreparedTransaction
+from ledger.chain.operations import OPERATIONS
+from ledger.chain.prepared import PreparedTransaction
 from ledger.core.ids import Address
 from ledger.core.terms import AuthorizationTerms
 from tests.exchange import Exchange, api
@@ -101,6 +102,19 @@ def test_lists_turn_pages(client: httpx.Client, running: Exchange) -> None:
     assert (len(ids), second["next"], everything["next"]) == (3, None, None)
     mine = client.get("/v1/authorizations", params={"consumer": running.world.stranger.address}).json()
     assert mine["items"] == []
+
+
+def test_transactions_turn_pages_newest_first(client: httpx.Client, running: Exchange) -> None:
+    running.open()
+    first = client.get("/v1/transactions", params={"blocks": 2}).json()
+    assert first["items"][0]["events"] == ["UsageLedger.Opened"]
+    seen = [item["transaction"] for item in first["items"]]
+    while first["next"] is not None:
+        first = client.get("/v1/transactions", params={"blocks": 2, "before": first["next"]}).json()
+        seen += [item["transaction"] for item in first["items"]]
+    everything = client.get("/v1/transactions", params={"blocks": 1000}).json()["items"]
+    assert seen == [item["transaction"] for item in everything]
+    assert len(set(seen)) == len(seen) > 5
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ledger.chain.decode import Reverted
-from ledger.chain.prepared import prepare, version_id
+from ledger.chain.operations import version_id
+from ledger.chain.prepared import prepare
 from ledger.core import codes
 from ledger.core.ids import raw
 from tests.world import Key, World, digest

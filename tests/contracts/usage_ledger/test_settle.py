@@ -7,7 +7,7 @@ import pytest
 
 from ledger.chain.decode import Reverted, decode_revert
 from ledger.chain.deploy import Deployment
-from ledger.chain.prepared import encode
+from ledger.chain.operations import encode
 from ledger.chain.send import Receipt
 from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
 from ledger.core.terms import FAST, AuthorizationTerms, Quad
