@@ -77,6 +77,14 @@ class Processes:
             if process.stdout:
                 process.stdout.close()
 
+    def kill_last(self) -> None:
+        """Ends the last started process as a power cut would: no signal it could answer."""
+        process = self._running.pop()
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
     def start(self, name: str, command: Sequence[str], *, talk: bool = False, read: bool = False) -> Any:
         """Starts a process; stderr goes to a log file named after it."""
         with (self._logs / f"{name}.log").open("w") as log:
