@@ -23,6 +23,31 @@ Before = Annotated[int | None, Query(ge=0, lt=2**62, description="`next` of the 
 _MESSAGES = {m.__name__: m for m in (AuthorizationTerms, Offer, Acceptance, UsageHead)}
 
 
+def _words(message: AuthorizationTerms | Offer | Acceptance | UsageHead) -> dict[str, str]:
+    """What a wallet should show before it signs."""
+    match message:
+        case AuthorizationTerms():
+            return {
+                "zh": f"签署授权条款：{message.provider} 授权 {message.consumer} 使用产品 {message.scope.product}",
+                "en": f"Sign terms: {message.provider} lets {message.consumer} use product {message.scope.product}",
+            }
+        case Offer():
+            return {
+                "zh": f"签署要约：最多接受 {message.max_acceptances} 次",
+                "en": f"Sign an offer that may be accepted {message.max_acceptances} times",
+            }
+        case Acceptance():
+            return {
+                "zh": f"同意为授权 {message.authorization_id} 预留 {message.reserve} 个最小单位",
+                "en": f"Reserve exactly {message.reserve} token units for authorization {message.authorization_id}",
+            }
+        case UsageHead():
+            return {
+                "zh": f"签认用量：{message.size} 条，累计 {list(message.units)}",
+                "en": f"Acknowledge {message.size} leaves, units {list(message.units)} in all",
+            }
+
+
 @router.get("/operations", summary="The writes there are, with their arguments")
 def operations() -> dict[str, Any]:
     return {name: {"arguments": dict(o.arguments), "zh": o.zh, "en": o.en} for name, o in OPERATIONS.items()}
@@ -66,7 +91,7 @@ def typed_data(here: StateDep, request: schemas.TypedDataRequest) -> dict[str, A
         raise InputInvalid(f"primaryType must be one of {', '.join(_MESSAGES)}", field="primaryType")
     message = kind.from_json(request.message)
     domain = here.deployment.domain(request.ledger)
-    return {"typedData": message.typed_data(domain), "digest": message.digest(domain)}
+    return {"typedData": message.typed_data(domain), "digest": message.digest(domain), "summary": _words(message)}
 
 
 @router.post("/transactions", summary="Send signed bytes", status_code=202)

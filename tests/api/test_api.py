@@ -9,7 +9,7 @@ import pytest
 from ledger.chain.operations import OPERATIONS
 from ledger.chain.prepared import PreparedTransaction
 from ledger.core.ids import Address
-from ledger.core.terms import AuthorizationTerms
+from ledger.core.terms import Acceptance, AuthorizationTerms, Offer
 from tests.exchange import Exchange, api
 from tests.ledger.audit.conftest import settle
 from tests.world import Key, World, digest
@@ -287,6 +287,15 @@ def test_typed_data_is_what_a_wallet_signs(client: httpx.Client, running: Exchan
     body = {"primaryType": "AuthorizationTerms", "message": terms.as_json()}
     answer = client.post("/v1/typed-data", json=body).json()
     assert answer["digest"] == world.id(terms)
+    assert world.consumer.address in answer["summary"]["zh"]
+    head = world.head(terms, 3, (3, 9, 0, 0))
+    offer = Offer.of(terms, 1, 2)
+    acceptance = Acceptance(authorization_id=world.id(terms), reserve=5, deadline=1)
+    for message in (head, offer, acceptance):
+        asked = {"primaryType": type(message).__name__, "message": message.as_json()}
+        shown = client.post("/v1/typed-data", json=asked).json()
+        assert shown["digest"] == message.digest(world.domain(terms))
+        assert shown["summary"]["en"]
     signature = world.consumer.sign(terms, world.domain(terms))
     recovered = Account.recover_message(encode_typed_data(full_message=answer["typedData"]), signature=signature)
     assert recovered.lower() == world.consumer.address

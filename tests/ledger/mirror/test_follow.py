@@ -330,3 +330,21 @@ def test_two_writers_on_one_file_apply_each_block_once(world: World, tmp_path: P
     for engine in engines:
         engine.dispose()
     assert found[0] == rebuilt(world, tmp_path / "again.db")
+
+
+def test_a_deployment_that_is_not_there_or_not_the_same_is_refused(world: World) -> None:
+    from dataclasses import replace
+
+    from ledger.chain.deploy import NotDeployed
+    from ledger.core.ids import ZERO_HASH
+
+    here = world.deployment
+    here.check(world.chain)
+    moved = replace(here, contracts=here.contracts | {"UsageLedger": Address("0x" + "11" * 20)})
+    with pytest.raises(NotDeployed, match="there is no UsageLedger"):
+        moved.check(world.chain)
+    other = replace(here, code_hashes=here.code_hashes | {"RateCards": ZERO_HASH})
+    with pytest.raises(NotDeployed, match="not that of RateCards"):
+        other.check(world.chain)
+    with pytest.raises(WrongChain, match="genesis"):
+        replace(here, genesis=ZERO_HASH).check(world.chain)
