@@ -39,7 +39,7 @@ demo: setup ## one exchange, end to end, on a local chain
 	@sluice demo run
 
 serve: setup ## chain, mirror and API until Ctrl-C
-	@test -f build/demo/provider/deployment.json || sluice demo run
+	@test -f build/demo/transactions.json || sluice demo run
 	@sluice demo serve
 
 test: lint artifacts-check contracts ## everything that must hold

@@ -26,6 +26,7 @@ from ledger.core.terms import INVOICED, Acceptance, AuthorizationTerms, Offer, Q
 from ledger.core.typed_data import Domain, Message
 
 DAY = 24 * 3600
+POLICY = '{"meters": ["calls", "rows"]}'
 NONE: Quad = (0, 0, 0, 0)
 
 
@@ -168,7 +169,7 @@ class World:
                 {"algorithm": 0x534D, "value": hash_of(hashlib.new("sm3", content).digest())},
             ],
             "metadata": digest(f"metadata {name}"),
-            "policyHash": digest("policy"),
+            "policyHash": digest(POLICY),
         }
         made = prepare(self.chain, self.deployment, "product.publish", arguments, self.provider.address)
         wait(self.chain, broadcast(self.chain, self.provider.sign_transaction(made)))
@@ -197,7 +198,7 @@ class World:
             code_lists=codes.digest(),
             product=self.product,
             version=self.version,
-            policy_hash=digest("policy"),
+            policy_hash=digest(POLICY),
             purposes=0b11,
             modalities=0b11,
             rights=1,

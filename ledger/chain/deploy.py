@@ -99,7 +99,10 @@ class Deployment:
         try:
             return Deployment.from_json(json.loads(path.read_text()))
         except FileNotFoundError:
-            raise NotDeployed(f"there is no deployment at {path}; run `sluice deploy`", path=str(path)) from None
+            raise NotDeployed(
+                f"there is no deployment at {path}; copy the operator's deployment.json there, or run `sluice deploy`",
+                path=str(path),
+            ) from None
         except json.JSONDecodeError as problem:
             raise InputInvalid(f"{path} is not JSON: {problem}", field="deployment") from None
 

@@ -130,12 +130,14 @@ class App:
                     ) from problem
                 self.note(f"the server does not answer, trying again in {0.2 * 2**attempt:.1f} s")
                 time.sleep(0.2 * 2**attempt)
-        if response.status_code >= 400:
+        if response.status_code >= 400 and "application/problem+json" in response.headers.get("content-type", ""):
             try:
                 body = response.json()
                 raise ServerProblem(body["detail"], body["code"], status=response.status_code)
             except (ValueError, KeyError, TypeError):
                 raise ServerProblem(f"the server answered {response.status_code}", "server_problem") from None
+        if response.status_code >= 400 and path != "/v1/health":  # whose answer says how the server is, well or not
+            raise ServerProblem(f"the server answered {response.status_code}", "server_problem")
         return response.json()
 
     def terms(self, authorization: str) -> tuple[Hash32, AuthorizationTerms]:
@@ -209,9 +211,11 @@ class App:
         return not (self.assume_yes or self.as_json) and sys.stdin.isatty()
 
     def confirm(self) -> None:
-        """Asks before signing, unless --yes or --json was given or nobody is there."""
+        """Asks before signing. Where nobody can be asked, --yes must have been given."""
         if self.asks:
             click.confirm("签名 sign?", abort=True)
+        elif not self.assume_yes:
+            raise InputInvalid("nobody is there to be asked: say --yes to sign", field="yes")
 
     def follow(self, transaction: str, seconds: float = 60) -> dict[str, Any]:
         """Waits until the transaction is in a block the mirror has applied. Raises ServerProblem if it failed."""

@@ -17,10 +17,10 @@ from ledger.core.errors import InputInvalid, NotFound, VerificationFailed
 from ledger.core.hashing import sha256
 from ledger.core.ids import ZERO_ADDRESS, ZERO_HASH, hash_of, parse_hash
 from ledger.core.money import DECIMALS, format_yuan, parse_yuan
-from ledger.core.parse import load_json
 from ledger.core.ratecard import MAX_UNITS, RateCard, Split
 from ledger.core.signing import is_signed_by
 from ledger.core.terms import FAST, INVOICED, Acceptance, AuthorizationTerms, Offer, Quad, Scope
+from ledger.metering.sources import policy_meters
 
 DAY = 24 * 3600
 
@@ -41,9 +41,6 @@ def _quad(text: str, what: str) -> Quad:
 def _write_file(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-METERS = {"calls", "rows", "bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +83,12 @@ def agreement_of(document: Any) -> Agreement:
 
 def meters_of(policy: str, card: RateCard) -> tuple[str, ...]:
     """What the policy says each meter of the card counts."""
-    document = load_json(policy, "policy")
-    meters = document.get("meters") if isinstance(document, dict) else None
-    if not isinstance(meters, list) or len(meters) != len(card.meters) or not set(map(str, meters)) <= METERS:
-        known = ", ".join(sorted(METERS))
-        raise InputInvalid(f"the policy must name `meters`, one for each of the card's {len(card.meters)}: {known}")
-    return tuple(str(name) for name in meters)
+    meters = policy_meters(policy)
+    if len(meters) != len(card.meters):
+        raise InputInvalid(
+            f"the policy names {len(meters)} meters, the rate card has {len(card.meters)}", field="meters"
+        )
+    return meters
 
 
 def read_agreement(app: App, path: Path) -> Agreement:
@@ -125,8 +122,9 @@ def describe(app: App, agreement: Agreement) -> None:
         if meter.free_units:
             prices.append((name, f"first 前 {meter.free_units:,}", "free 免费"))
         for tier in meter.tiers:
-            upto = "and above 以上" if tier.up_to == MAX_UNITS else f"to 至 {tier.up_to:,}"
-            prices.append((name, f"{start + 1:,} {upto}", f"{format_yuan(tier.price)} / {meter.unit_scale:,}"))
+            first, last = start + meter.free_units + 1, tier.up_to + meter.free_units
+            upto = "and above 以上" if tier.up_to == MAX_UNITS else f"to 至 {last:,}"
+            prices.append((name, f"{first:,} {upto}", f"{format_yuan(tier.price)} / {meter.unit_scale:,}"))
             start = tier.up_to
     app.table("Prices 价格 (CNY)", ("meter 计量", "units 用量", "price 单价"), prices)
     parts = [(payee, f"{bps / 100:.2f} %") for payee, bps in agreement.split.shares]
@@ -145,14 +143,22 @@ def describe(app: App, agreement: Agreement) -> None:
 @click.option("--right", "rights", multiple=True, default=("USE",), show_default=True)
 @click.option("--quota", required=True, help="Units per meter, such as 5000,120000.")
 @click.option("--credit-window", default="0", help="Units served before a signed head is wanted; 0: no limit.")
-@click.option("--days", default=30, show_default=True, help="Validity.")
-@click.option("--thaw-hours", default=72, show_default=True, help="Settlement window after the end, 24 to 720.")
-@click.option("--grace-hours", default=0, show_default=True, help="Between revocation and end.")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 3660), help="Validity.")
+@click.option(
+    "--thaw-hours",
+    default=72,
+    show_default=True,
+    type=click.IntRange(24, 720),
+    help="Settlement window after the end, 24 to 720.",
+)
+@click.option(
+    "--grace-hours", default=0, show_default=True, type=click.IntRange(0, 720), help="Between revocation and end."
+)
 @click.option("--invoiced", is_flag=True, help="Money by bank (CNY) instead of escrow.")
 @click.option("--token", help="ERC-20 address; the demo token if left out.")
 @click.option("--fast", is_flag=True, help="Heads settle without a consistency proof.")
-@click.option("--offer-days", default=7, show_default=True)
-@click.option("--max-acceptances", default=1, show_default=True)
+@click.option("--offer-days", default=7, show_default=True, type=click.IntRange(1, 3660))
+@click.option("--max-acceptances", default=1, show_default=True, type=click.IntRange(1, 2**32 - 1))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @pass_app
 def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
@@ -176,6 +182,12 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
         {k: v for k, v in app.get(f"/v1/rate-cards/{options['card']}").items() if k != "rateCard"}
     )
     split = Split.from_json(app.get(f"/v1/splits/{options['split_id']}")["shares"])
+    token = token_of(app, "CNY" if options["invoiced"] else None, options["token"])
+    if card.token != token:
+        how = "with --currency CNY" if options["invoiced"] else "for this token"
+        raise InputInvalid(f"the rate card is in {card.token}: register one {how}", field="card")
+    if options["quota"].count(",") + 1 != len(card.meters):
+        raise InputInvalid(f"--quota needs a number for each of the card's {len(card.meters)} meters", field="quota")
     now = int(time.time())
     scope = Scope(
         space=parse_hash(options["space_id"], "space"),
@@ -192,7 +204,7 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
         scope=scope,
         provider=app.address,
         consumer=ZERO_ADDRESS,
-        token=token_of(app, "CNY" if options["invoiced"] else None, options["token"]),
+        token=token,
         rate_card=parse_hash(options["card"], "card"),
         split=parse_hash(options["split_id"], "split"),
         max_units=_quad(options["quota"], "quota"),
@@ -245,8 +257,6 @@ def accept(app: App, offer_file: Path, reserve: str, hours: int, output: Path) -
     agreement = replace(offered, terms=terms)
     describe(app, agreement)
     amount = parse_yuan(reserve, "reserve")
-    if amount < 0:
-        raise InputInvalid("a reservation cannot be negative", field="reserve")
     if not app.as_json:
         app.console.print(f"reserve 预留 {format_yuan(amount)} CNY · authorization {identifier}")
     app.confirm()

@@ -1,5 +1,6 @@
 """`sluice demo`: one exchange, end to end, on real weather data; each party in its own process with its own key."""
 
+import fcntl
 import json
 import os
 import re
@@ -8,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ from ledger.chain.client import Chain
 from ledger.chain.decode import decode_output
 from ledger.chain.deploy import Deployment
 from ledger.cli.app import App, pass_app, short
-from ledger.cli.processes import Party, Processes
-from ledger.core.errors import NotFound, VerificationFailed
-from ledger.core.ids import raw
+from ledger.cli.processes import Party, PartyFailed, Processes
+from ledger.core.errors import Conflict, NotFound, VerificationFailed
+from ledger.core.ids import parse_address, raw
 from ledger.core.money import UY_PER_FEN, format_fen, format_yuan
 
 DATA = Path("node_modules/vega-datasets/data")
@@ -277,10 +279,14 @@ class Demo:
         home = self.folder / "provider"
         config = home / "gateway.json"
         sources = [
-            {"version": self.version["feed"], "file": str((DATA / HOURLY).resolve()), "kind": "rows"},
-            {"version": self.version["file"], "file": str((DATA / DAILY).resolve()), "kind": "file"},
+            {
+                "version": self.version[key],
+                "file": str((DATA / file).resolve()),
+                "kind": kind,
+                "policy": self.policy[key].name,
+            }
+            for key, file, kind in (("feed", HOURLY, "rows"), ("file", DAILY, "file"))
         ]
-        sources[0]["meters"], sources[1]["meters"] = ["calls", "rows"], ["calls"]  # type: ignore[assignment]
         config.write_text(json.dumps({"sources": sources}) + "\n")
         options = [
             "--home",
@@ -506,12 +512,30 @@ def run_(app: App, folder: Path, uses: int) -> None:
     \b
     Example:  sluice demo run
     """
+    with in_use(folder):
+        _fresh(folder)
+        Demo(app, folder, uses).run()
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """One demo or server a folder at a time. Raises Conflict if another is at it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(f"{folder} is in use by another demo or server; stop that first") from None
+        yield
+
+
+def _fresh(folder: Path) -> None:
+    """An empty folder; what an earlier demo left is removed, anything else is not."""
     if folder.exists():
         if any(folder.iterdir()) and not (folder / "logs").is_dir():
             raise VerificationFailed(f"{folder} is not a demo's folder; it is left as it is")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    Demo(app, folder, uses).run()
 
 
 @demo.command()
@@ -526,9 +550,9 @@ def serve(app: App, folder: Path, rpc_port: int, port: int) -> None:
     Example:  sluice demo serve
     """
     home = folder / "provider"
-    if not (home / "deployment.json").exists():
-        raise NotFound(f"there is no demo in {folder}; run `sluice demo run` first")
-    with Processes(folder / "logs") as processes:
+    if not (folder / "transactions.json").exists():  # written last
+        raise NotFound(f"there is no finished demo in {folder}; run `sluice demo run` first")
+    with in_use(folder), Processes(folder / "logs") as processes:
         rpc = processes.anvil(folder / "chain.json", rpc_port)
         command = [sys.executable, "-m", "api", "--home", str(home), "--rpc", rpc, "--port", str(port), "--json"]
         url = processes.server("api", command)
@@ -540,7 +564,23 @@ def serve(app: App, folder: Path, rpc_port: int, port: int) -> None:
 
         app.show({"rpc": rpc, "url": url}, human)
         try:
-            while True:
-                time.sleep(3600)
+            while all(process.poll() is None for process in processes.running):
+                time.sleep(0.5)
+            raise PartyFailed(f"chain or server ended; see {folder / 'logs'}")
         except KeyboardInterrupt:
             app.note("停止 stopping")
+
+
+@demo.command()
+@click.argument("addresses", nargs=-1, required=True)
+@pass_app
+def faucet(app: App, addresses: tuple[str, ...]) -> None:
+    """Give wallets native coin for gas, on a local chain (anvil) only.
+
+    \b
+    Example:  sluice --rpc http://127.0.0.1:8545 demo faucet 0x…
+    """
+    chain = Chain(app.settings.rpc, notice=app.note)
+    for address in addresses:
+        chain.rpc("anvil_setBalance", parse_address(address), hex(10**18))
+    app.show({"funded": list(addresses)}, lambda: click.echo(f"✓ {len(addresses)} wallets have 1 coin each"))

@@ -101,7 +101,8 @@ def run(arguments: list[str], app: App | None = None) -> int:
     """Runs one command; errors become one sentence (or one JSON object) and an exit code."""
     as_json = app.as_json if app else "--json" in arguments
     try:
-        cli.main(arguments, prog_name="sluice", standalone_mode=False, obj=app)
+        # Outside of its standalone mode click returns the exit code of a command that ended itself.
+        ended = cli.main(arguments, prog_name="sluice", standalone_mode=False, obj=app)
     except SluiceError as problem:
         return _report(as_json, problem.code, problem.message, problem.details)
     except click.ClickException as problem:
@@ -110,7 +111,7 @@ def run(arguments: list[str], app: App | None = None) -> int:
             return 2
         return _report(as_json, "input_invalid", problem.format_message(), {}, 2)
     except (click.Abort, KeyboardInterrupt):
-        return _report(as_json, "aborted", "stopped; nothing was signed", {})
+        return _report(as_json, "aborted", "stopped", {})
     except SQLAlchemyError as problem:
         first = str(getattr(problem, "orig", problem)).splitlines()[0]
         return _report(as_json, "database_error", f"the database refused: {first}", {})
@@ -121,9 +122,7 @@ def run(arguments: list[str], app: App | None = None) -> int:
         if os.environ.get("SLUICE_DEBUG"):
             traceback.print_exc()
         return _report(as_json, "unforeseen", f"{type(problem).__name__}: {problem}; SLUICE_DEBUG=1 shows where", {})
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    return 0
+    return ended if isinstance(ended, int) else 0
 
 
 def _report(as_json: bool, code: str, message: str, details: dict[str, Any], status: int = 1) -> int:

@@ -14,10 +14,11 @@ from ledger.cli.app import App, pass_app
 from ledger.core import loopback
 from ledger.core.database import open_database
 from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
-from ledger.core.ids import parse_hash
+from ledger.core.hashing import sha256
+from ledger.core.ids import hash_of, parse_hash
 from ledger.metering import schema as usage_schema
 from ledger.metering.gateway import Gateway, create_gateway
-from ledger.metering.sources import open_source
+from ledger.metering.sources import open_source, policy_meters
 from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
 from ledger.mirror.follow import catch_up, open_mirror
@@ -58,7 +59,7 @@ def gateway(app: App, config_file: Path, port: int) -> None:
     """Serve a provider's files, metered. Reads the mirror that `sluice-api` keeps in the same home.
 
     \b
-    {"sources": [{"version": "0x…", "file": "hourly.csv", "kind": "rows", "meters": ["calls", "rows"]}]}
+    {"sources": [{"version": "0x…", "file": "hourly.csv", "kind": "rows", "policy": "policy.json"}]}
     Example:  sluice --home build/sluice --wallet provider.json gateway --config gateway.json
     """
     config = app.require_file(config_file)
@@ -71,12 +72,23 @@ def gateway(app: App, config_file: Path, port: int) -> None:
         for entry in config["sources"]:
             try:
                 version = parse_hash(entry["version"], "version")
-                file, kind, meters = Path(entry["file"]), str(entry["kind"]), list(entry["meters"])
-            except (KeyError, TypeError) as problem:
-                raise InputInvalid(f"{config_file}: a source lacks {problem}", field="config") from None
+                file, kind, policy = Path(entry["file"]), str(entry["kind"]), Path(entry["policy"])
+            except (KeyError, TypeError):
+                raise InputInvalid(
+                    f"{config_file}: a source has version, file, kind and policy", field="config"
+                ) from None
             row = queries.one(connection, mirror_schema.versions, "version", version=version)
-            path = file if file.is_absolute() else config_file.parent / file
+            path, terms = (p if p.is_absolute() else config_file.parent / p for p in (file, policy))
+            if not terms.is_file() or hash_of(sha256(terms.read_bytes())) != row["policy_hash"]:
+                raise InputInvalid(f"{terms} is not the policy version {version} was published with", field="policy")
+            owner = queries.one(connection, mirror_schema.products, "product", product=row["product"])["provider"]
+            if owner != app.address:
+                raise InputInvalid(f"version {version} is {owner}'s, not this wallet's", field="wallet")
+            # What a meter counts is what both parties signed for, not what a configuration says.
+            meters = policy_meters(terms.read_bytes())
             sources.append(open_source(path, kind, meters, row["product"], version, row["digests"]))
+    if not sources:
+        raise InputInvalid(f"{config_file} names no source", field="config")
     signer = app.wallet
 
     def make(url: str) -> FastAPI:

@@ -9,6 +9,7 @@ from ledger.cli.app import App, pass_app
 from ledger.core.errors import InputInvalid
 from ledger.core.ids import Address, parse_address, parse_hash
 from ledger.core.money import DECIMALS, currency_token, format_yuan, parse_yuan
+from ledger.core.parse import parse_uint
 from ledger.core.ratecard import MAX_UNITS, Meter, RateCard, Split, Tier
 
 
@@ -28,23 +29,36 @@ def token_of(app: App, currency: str | None, token: str | None) -> Address:
 
 def read_card(data: Any, token: Address) -> RateCard:
     """The form people write: {meters: [{per, free, tiers: [{upTo, price}]}]}, prices in yuan."""
-    try:
-        return RateCard(
-            token,
-            DECIMALS,
-            tuple(
-                Meter(
-                    int(m.get("per", 1)),
-                    int(m.get("free", 0)),
-                    tuple(
-                        Tier(int(t.get("upTo", MAX_UNITS)), parse_yuan(str(t["price"]), "price")) for t in m["tiers"]
-                    ),
-                )
-                for m in data["meters"]
-            ),
+    _only(data, {"meters"}, "the card")
+    meters = []
+    for m, meter in enumerate(_listed(data, "meters", "the card")):
+        _only(meter, {"per", "free", "tiers"}, f"meter {m}")
+        tiers = []
+        for tier in _listed(meter, "tiers", f"meter {m}"):
+            _only(tier, {"upTo", "price"}, f"a tier of meter {m}")
+            if "price" not in tier:
+                raise InputInvalid(f"a tier of meter {m} has no price", field="price")
+            bound = parse_uint(tier.get("upTo", MAX_UNITS), "upTo", 64)
+            tiers.append(Tier(bound, parse_yuan(str(tier["price"]), "price")))
+        per, free = parse_uint(meter.get("per", 1), "per", 64), parse_uint(meter.get("free", 0), "free", 64)
+        meters.append(Meter(per, free, tuple(tiers)))
+    return RateCard(token, DECIMALS, tuple(meters))
+
+
+def _only(value: Any, known: set[str], what: str) -> None:
+    """A member that is misspelt would else be a price nobody meant."""
+    if not isinstance(value, dict) or set(value) - known:
+        odd = sorted(set(value) - known)[0] if isinstance(value, dict) else value
+        raise InputInvalid(
+            f"{what} has the members {', '.join(sorted(known))} and no others, got {odd!r}", field="card"
         )
-    except (KeyError, TypeError, ValueError) as problem:
-        raise InputInvalid(f"the rate card is malformed: {problem!r}", field="card") from None
+
+
+def _listed(value: dict[str, Any], name: str, what: str) -> list[Any]:
+    if not isinstance(value.get(name), list):
+        raise InputInvalid(f"{what} needs a list `{name}`", field=name)
+    found: list[Any] = value[name]
+    return found
 
 
 @price.command()

@@ -45,7 +45,7 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._running: list[subprocess.Popen[str]] = []
+        self.running: list[subprocess.Popen[str]] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -63,8 +63,8 @@ class Processes:
 
     def stop(self) -> None:
         """Asks each to end, and ends those that do not."""
-        while self._running:
-            process = self._running.pop()
+        while self.running:
+            process = self.running.pop()
             if process.stdin:
                 process.stdin.close()
             if process.poll() is None:
@@ -79,7 +79,7 @@ class Processes:
 
     def kill_last(self) -> None:
         """Ends the last started process as a power cut would: no signal it could answer."""
-        process = self._running.pop()
+        process = self.running.pop()
         process.kill()
         process.wait()
         if process.stdout:
@@ -97,14 +97,14 @@ class Processes:
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        self._running.append(process)
+        self.running.append(process)
         return process
 
     def anvil(self, state: Path, port: int = 0, seconds: float = 20) -> str:
         """A chain whose state stays in a file. Returns its URL."""
-        if port == 0:
-            with listen(0) as probe:
-                port = probe.getsockname()[1]
+        # Asked for first: a chain that is there already would answer in this one's place.
+        with listen(port) as probe:
+            port = probe.getsockname()[1]
         options = ["--host", HOST, "--port", str(port), "--silent", "--state", str(state), "--state-interval", "2"]
         process = self.start("anvil", [anvil_binary(), *options, "--slots-in-an-epoch", "4"])
         url = f"http://{HOST}:{port}"

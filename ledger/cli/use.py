@@ -13,7 +13,7 @@ from rich.progress import track
 from ledger.cli.app import App, pass_app
 from ledger.cli.authorization import read_agreement
 from ledger.core.database import open_database
-from ledger.core.errors import VerificationFailed
+from ledger.core.errors import InputInvalid, VerificationFailed
 from ledger.core.ids import parse_hash
 from ledger.metering import schema
 from ledger.metering.client import Consumer
@@ -70,7 +70,9 @@ def get(
                 --purpose RESEARCH --query limit=24
     """
     client = consumer_of(app, authorization, gateway)
-    pairs = dict(pair.split("=", 1) for pair in query if "=" in pair)
+    if any("=" not in pair for pair in query):
+        raise InputInvalid("--query must look like NAME=VALUE", field="query")
+    pairs = dict(pair.split("=", 1) for pair in query)
     got = client.use(parse_hash(version, "version"), purpose, pairs)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def run(
     limit: int,
     connections: int,
 ) -> None:
-    """Many metered uses, each a real HTTP call with its own receipt.
+    """Many metered uses, each a real HTTP call with its own receipt; the data itself is not kept.
 
     \b
     Example:  sluice --wallet consumer.json use run 0x… --gateway http://127.0.0.1:8490 --version 0x… \\
@@ -119,7 +121,10 @@ def run(
     found = parse_hash(version, "version")
     queries: list[dict[str, str]] = [{}] * count
     if start is not None:
-        first = datetime.fromisoformat(start)
+        try:
+            first = datetime.fromisoformat(start)
+        except ValueError:
+            raise InputInvalid(f"--start must look like 2010-01-01T01:00:00, got {start!r}", field="start") from None
         step = timedelta(hours=step_hours)
         queries = [{"from": (first + i * step).isoformat(), "limit": str(limit)} for i in range(count)]
     began = time.perf_counter()

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ledger.core.errors import Conflict
+from ledger.core.errors import Conflict, InputInvalid
 
 HOST = "127.0.0.1"
 
@@ -13,6 +13,8 @@ def listen(port: int) -> socket.socket:
     """A bound loopback socket; port 0 takes a free one. Raises Conflict if the port is taken."""
     # The protocol is named because asyncio sets TCP_NODELAY only where it is: without it every reply of two
     # segments waits 40 ms for a delayed acknowledgement.
+    if not 0 <= port <= 65_535:
+        raise InputInvalid(f"a port is a number from 0 to 65535, got {port}", field="port")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

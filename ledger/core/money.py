@@ -23,14 +23,14 @@ def currency_token(code: str) -> str:
     return "0x" + code.encode().rjust(20, b"\0").hex()
 
 
-def parse_yuan(text: str, what: str = "amount") -> int:
-    """`"12.50"` → 12_500_000 micro-yuan.
+def parse_yuan(text: str, what: str = "amount", *, signed: bool = False) -> int:
+    """`"12.50"` → 12_500_000 micro-yuan; negative only where `signed`.
 
     Raises:
         InputInvalid: not a plain decimal number of yuan with at most six places.
     """
     match = _YUAN.match(text.strip())
-    if not match:
+    if not match or (match[1] and not signed):
         raise InputInvalid(f"{what} must be yuan with at most six decimals, such as 12.50; got {text!r}", field=what)
     sign, whole, part = match.groups()
     value = int(whole) * UY_PER_YUAN + int((part or "").ljust(6, "0"))

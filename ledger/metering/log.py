@@ -162,6 +162,8 @@ class UsageLog:
 
     def head(self, size: int | None = None) -> UsageHead:
         """Raises NotFound if the log is empty or shorter."""
+        if not self._leaves:
+            raise NotFound(f"nothing is recorded on authorization {self.authorization_id} yet")
         size = len(self) if size is None else size
         if not 0 < size <= len(self):
             raise NotFound(f"the usage log of {self.authorization_id} has {len(self)} leaves, not {size}")

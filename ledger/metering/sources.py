@@ -11,7 +11,7 @@ from ledger.core.codes import code
 from ledger.core.errors import InputInvalid, NotFound
 from ledger.core.hashing import ALGORITHMS, canonical_json, content_digests
 from ledger.core.ids import Hash32, raw
-from ledger.core.parse import parse_uint
+from ledger.core.parse import load_json, parse_uint
 from ledger.core.terms import Quad
 
 
@@ -53,6 +53,10 @@ class Source:
 
     def answer(self, query: Mapping[str, str]) -> Served:
         """Raises InputInvalid or NotFound for a query this source cannot answer; nothing is counted then."""
+        odd = set(query) - ({"from", "limit"} if self.kind == "rows" else set())
+        if odd:
+            # Ignoring it would charge for something nobody asked for.
+            raise InputInvalid(f"there is no parameter {sorted(odd)[0]!r}", field=sorted(odd)[0])
         if self.kind == "file":
             return Served(self.content, "text/csv", {"calls": 1, "rows": len(self.rows), "bytes": len(self.content)})
         first, limit = query.get("from", self.rows[0][0]), parse_uint(query.get("limit", "24"), "limit", 16)
@@ -66,6 +70,18 @@ class Source:
         return Served(body, "application/json", {"calls": 1, "rows": len(rows), "bytes": len(body)})
 
 
+COUNTERS = {"calls", "rows", "bytes"}
+
+
+def policy_meters(policy: bytes | str) -> tuple[str, ...]:
+    """What a policy says each meter counts, in the rate card's order. Raises InputInvalid if it does not say."""
+    document = load_json(policy, "policy")
+    meters = document.get("meters") if isinstance(document, dict) else None
+    if not isinstance(meters, list) or not 1 <= len(meters) <= 4 or any(str(m) not in COUNTERS for m in meters):
+        raise InputInvalid(f"the policy must name `meters`: one to four of {', '.join(sorted(COUNTERS))}")
+    return tuple(meters)
+
+
 def open_source(
     path: Path, kind: str, meters: Sequence[str], product: Hash32, version: Hash32, digests: Sequence[Mapping[str, Any]]
 ) -> Source:
@@ -76,7 +92,7 @@ def open_source(
         NotFound: there is no such file.
         InputInvalid: an unknown kind or meter, or not a CSV.
     """
-    if kind not in ("rows", "file") or not meters or set(meters) - {"calls", "rows", "bytes"} or len(meters) > 4:
+    if kind not in ("rows", "file") or not meters or set(meters) - COUNTERS or len(meters) > 4:
         raise InputInvalid("a source is of kind rows or file and has one to four meters: calls, rows, bytes")
     if not path.is_file():
         raise NotFound(f"there is no file {path}")

@@ -16,6 +16,7 @@ from ledger.core.loopback import listen
 from ledger.metering.client import GatewayDown, GatewayProblem
 from ledger.metering.log import UsageLog, read_entries
 from tests.exchange import Exchange
+from tests.world import POLICY
 
 USES = 120
 
@@ -29,7 +30,8 @@ def home(running: Exchange) -> Path:
     (folder / "wallet.json").write_text(json.dumps(key))
     (folder / "password").write_text("password\n")
     (folder / "password").chmod(0o600)
-    source = {"version": running.version, "file": "data.csv", "kind": "rows", "meters": ["calls", "rows"]}
+    (folder / "policy.json").write_text(POLICY)
+    source = {"version": running.version, "file": "data.csv", "kind": "rows", "policy": "policy.json"}
     (folder / "gateway.json").write_text(json.dumps({"sources": [source]}))
     return folder
 

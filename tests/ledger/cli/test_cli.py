@@ -184,6 +184,46 @@ def test_bad_input_is_one_sentence_and_a_code(parties: dict[str, Shell], argumen
     assert "Traceback" not in answer["error"]["message"]
 
 
+def test_a_bundle_that_does_not_hold_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    assert run(["audit", "verify", str(tmp_path)]) == 1
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+    assert run(["--json", "audit", "verify", str(tmp_path)]) == 1
+    assert run(["--help"]) == 0
+    capsys.readouterr()
+
+
+def test_nothing_is_signed_where_nobody_can_be_asked(
+    parties: dict[str, Shell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    consumer = parties["consumer"]
+    options = ["--home", consumer.home, "--api", consumer.url, "--wallet", consumer.file]
+    options += ["--password-file", consumer.home / "password", "account", "mint", "--amount", "1"]
+    assert run([str(o) for o in options]) == 1
+    assert "--yes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"meters": [{"per": 1.5, "tiers": [{"price": "1"}]}]},
+        {"meters": [{"fre": 100, "tiers": [{"price": "1"}]}]},
+        {"meters": [{"tiers": [{"upto": 5, "price": "1"}, {"price": "1"}]}]},
+        {"meters": [{"tiers": [{"price": "-1"}]}]},
+        {"meters": [{"tiers": [{}]}]},
+        {"meters": [{"tiers": {"price": "1"}}]},
+        {"meters": [5]},
+        {"meters": []},
+        {},
+        [],
+    ],
+)
+def test_a_card_is_read_strictly_before_it_goes_on_chain(parties: dict[str, Shell], tmp_path: Path, card: Any) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(card))
+    assert parties["provider"]("price", "card", path, code=1)["error"]["code"] == "input_invalid"
+
+
 def test_a_wrong_password_signs_nothing(parties: dict[str, Shell]) -> None:
     (parties["consumer"].home / "password").write_text("another password\n")
     assert parties["consumer"]("account", "mint", "--amount", "1", code=1)["error"]["code"] == "wrong_password"

@@ -66,10 +66,10 @@ def test_json_that_is_none_is_refused_and_nothing_crashes(data: bytes) -> None:
 
 @pytest.mark.parametrize(("text", "uy"), [("12.50", 12_500_000), ("0.0028", 2_800), ("-1", -1_000_000), ("0", 0)])
 def test_yuan_are_read_exactly(text: str, uy: int) -> None:
-    assert parse_yuan(text) == uy
+    assert parse_yuan(text, signed=True) == uy
 
 
-@pytest.mark.parametrize("text", ["", "1,000", "1.0000001", "1e3", "¥5", "1.", ".5", "abc", "9" * 30])
+@pytest.mark.parametrize("text", ["", "-1", "1,000", "1.0000001", "1e3", "¥5", "1.", ".5", "abc", "9" * 30])
 def test_an_amount_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InputInvalid):
         parse_yuan(text)
@@ -77,7 +77,7 @@ def test_an_amount_that_is_none_is_refused(text: str) -> None:
 
 @given(st.integers(-(10**20), 10**20))
 def test_amounts_survive_being_shown(uy: int) -> None:
-    assert parse_yuan(format_yuan(uy).replace(",", "")) == uy
+    assert parse_yuan(format_yuan(uy).replace(",", ""), signed=True) == uy
 
 
 @pytest.mark.parametrize(("uy", "fen"), [(4_999, 0), (5_000, 1), (14_999, 1), (15_000, 2), (-5_000, -1), (0, 0)])

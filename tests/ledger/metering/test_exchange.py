@@ -443,7 +443,7 @@ def test_a_file_that_is_not_the_product_is_not_served(world: World, running: Exc
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "²"}, {"limit": "9" * 5000}, {"from": "2027"}]
+    "query", [{"limt": "2"}, {"limit": "0"}, {"limit": "1001"}, {"limit": "²"}, {"limit": "9" * 5000}, {"from": "2027"}]
 )
 def test_a_query_that_cannot_be_answered_counts_nothing(running: Exchange, query: dict[str, str]) -> None:
     terms = running.open()
