@@ -106,7 +106,7 @@ def describe(app: App, agreement: Agreement) -> None:
     scope = terms.scope
     rows = [
         ("provider 提供方", terms.provider),
-        ("consumer 使用方", terms.consumer),
+        ("consumer 使用方", "any admitted 任一准入方" if terms.consumer == ZERO_ADDRESS else terms.consumer),
         ("product 产品", scope.product),
         ("version 版本", scope.version if int(scope.version, 16) else "any listed 任一在售版本"),
         ("purposes 用途", ", ".join(codes.names("purposes", scope.purposes))),
