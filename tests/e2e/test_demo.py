@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.running import command_lines
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,5 +71,4 @@ def test_the_bundle_verifies_with_everything_stopped(demo: tuple[Path, str]) -> 
 
 def test_nothing_is_left_running(demo: tuple[Path, str]) -> None:
     folder, _ = demo
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in running
+    assert str(folder) not in command_lines()

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from ledger.core.errors import NotFound
+from tests.e2e.running import command_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +29,11 @@ def test_what_the_demo_left_is_served_and_stops_with_everything_it_started(tmp_p
     found = httpx.get(f"{where['url']}/v1/authorizations", timeout=10).json()["items"]
     assert {a["mode"]: a["status"] for a in found} == {"escrowed": "CLOSED", "invoiced": "OPEN"}
     assert httpx.get(f"{where['url']}/docs", timeout=10).status_code == 200
+    assert str(folder) in command_lines()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     process.stdout.close()
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in running
+    assert str(folder) not in command_lines()
 
 
 def test_serving_nothing_says_what_to_do_first(tmp_path: Path) -> None:
