@@ -13,9 +13,8 @@ from ledger.chain.client import Chain
 from ledger.chain.deploy import Deployment
 from ledger.config import settings
 from ledger.core import loopback
-from ledger.core.database import open_database
 from ledger.core.errors import SluiceError
-from ledger.metering import schema
+from ledger.metering.log import open_usage
 from ledger.mirror.follow import Follower, open_mirror
 
 
@@ -37,7 +36,7 @@ def main() -> int:
     try:
         deployment = Deployment.load(here.deployment)
         mirror = open_mirror(here.mirror, deployment)
-        usage = open_database(here.usage, schema.metadata, schema.SCHEMA_VERSION)
+        usage = open_usage(here.usage)
         follower = Follower(mirror, Chain(here.rpc, attempts=1), deployment)
         state = State(mirror, usage, Chain(here.rpc, notice=tell), deployment, follower)
         loopback.run(lambda _: create_app(state), options.port, ready)

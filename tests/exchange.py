@@ -15,14 +15,13 @@ from sqlalchemy import Engine
 from api.app import create_app
 from api.deps import State
 from ledger.chain.client import Chain
-from ledger.core.database import open_database
-from ledger.core.ids import Hash32
+from ledger.core.ids import Hash32, hash_of
 from ledger.core.loopback import HOST, listen
 from ledger.core.ratecard import MAX_UNITS, Meter, Tier
 from ledger.core.terms import AuthorizationTerms
-from ledger.metering import schema as usage_schema
 from ledger.metering.client import Consumer
 from ledger.metering.gateway import Gateway, create_gateway
+from ledger.metering.log import SignedHead, open_usage
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries, schema
 from ledger.mirror.follow import Follower, catch_up, heartbeat, open_mirror
@@ -79,7 +78,7 @@ class Exchange:
         return terms
 
     def consumer(self, terms: AuthorizationTerms, name: str = "consumer", **changes: Any) -> Consumer:
-        engine = open_database(self.folder / f"{name}.db", usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+        engine = open_usage(self.folder / f"{name}.db")
         self.engines.append(engine)
         options: dict[str, Any] = {
             "gateway": self.url,
@@ -92,6 +91,18 @@ class Exchange:
             "clock": self.clock,
         }
         return Consumer(**options | changes)
+
+    def settle(self, terms: AuthorizationTerms, signed: SignedHead, settled: int = 0) -> None:
+        """A third party settles a head both signed."""
+        tree = self.gateway.log(signed.head.authorization_id).tree
+        settlement = {
+            "terms": terms.as_json(),
+            "head": signed.head.as_json(),
+            "providerSignature": signed.provider_signature,
+            "consumerSignature": signed.consumer_signature,
+            "consistency": [hash_of(p) for p in tree.consistency(settled, signed.head.size)],
+        }
+        self.world.send(self.world.stranger, "settle.one", settlement=settlement)
 
     def clock(self) -> float:
         """The chain's time: tests move it."""
@@ -113,7 +124,7 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
     mirror = open_mirror(folder / "mirror.db", world.deployment)
     catch_up(mirror, world.chain, world.deployment)
     heartbeat(mirror)
-    usage = open_database(folder / "usage.db", usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+    usage = open_usage(folder / "usage.db")
     with mirror.connect() as connection:
         row = queries.one(connection, schema.versions, "version", version=version)
     source = open_source(path, "rows", ["calls", "rows"], product, version, row["digests"])

@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eth_abi.abi import encode as abi_encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32 as Digest
 
-from ledger.chain import artifacts
 from ledger.chain.client import Chain
-from ledger.chain.decode import decode_output
 from ledger.chain.deploy import Deployment, deploy
-from ledger.chain.operations import encode, ledger_of
+from ledger.chain.operations import encode
 from ledger.chain.prepared import PreparedTransaction, prepare
 from ledger.chain.send import Receipt, broadcast, wait
 from ledger.core import codes
@@ -117,9 +114,7 @@ class World:
         return wait(self.chain, broadcast(self.chain, who.sign_transaction(prepared)))
 
     def read(self, contract: str, function: str, *arguments: Any) -> Any:
-        item = artifacts.items(contract, "function")[function]
-        data = item.hash[:4] + abi_encode([artifacts.abi_type(i) for i in item.inputs], list(arguments))
-        return decode_output(item, self.chain.call(self.deployment.address(contract), data))
+        return self.deployment.read(self.chain, contract, function, *arguments)
 
     def now(self) -> int:
         """The chain's own time, which moving it and undoing that take away from this clock's."""
@@ -228,7 +223,7 @@ class World:
         self.send(self.provider, operation, **arguments)
 
     def domain(self, terms: AuthorizationTerms) -> Domain:
-        return self.deployment.domain(ledger_of(terms))
+        return self.deployment.domain(terms.ledger)
 
     def id(self, terms: AuthorizationTerms) -> Hash32:
         return terms.digest(self.domain(terms))
@@ -302,7 +297,7 @@ class World:
         return found
 
     def state(self, terms: AuthorizationTerms) -> dict[str, Any]:
-        found: dict[str, Any] = self.read(ledger_of(terms), "authorizationOf", raw(self.id(terms)))
+        found: dict[str, Any] = self.read(terms.ledger, "authorizationOf", raw(self.id(terms)))
         return found
 
     def ledger_balance(self) -> int:

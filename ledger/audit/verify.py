@@ -161,7 +161,7 @@ def _authorization(report: Report, folder: Path, name: str, chain_id: int, contr
     file = f"{base}/authorization.json"
     document = _document(report, folder, file)
     terms = AuthorizationTerms.from_json(document["terms"])
-    ledger = "InvoiceLedger" if terms.invoiced else "UsageLedger"
+    ledger = terms.ledger
     domain = Domain(chain_id, parse_address(contracts[ledger], ledger))
     authorization_id = terms.digest(domain)
     card, split = RateCard.decode(raw(document["rateCard"])), Split.decode(raw(document["split"]))
@@ -377,7 +377,7 @@ def _bill(
         "bill": "sluice-bill",
         "formatVersion": 1,
         "authorization": head.authorization_id,
-        "ledger": "InvoiceLedger" if terms.invoiced else "UsageLedger",
+        "ledger": terms.ledger,
         "provider": terms.provider,
         "consumer": terms.consumer,
         "product": terms.scope.product,

@@ -10,11 +10,12 @@ from eth_abi.abi import encode as abi_encode
 
 from ledger.chain import artifacts
 from ledger.chain.client import Chain, NodeError, WrongChain
+from ledger.chain.decode import decode_output
 from ledger.chain.prepared import PreparedTransaction, fees
 from ledger.chain.send import Receipt, broadcast, wait
 from ledger.core.errors import ChainError, InputInvalid, NotFound
 from ledger.core.hashing import keccak256
-from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash
+from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash, raw
 from ledger.core.typed_data import Domain
 
 # Constructor arguments, by the names of contracts deployed before.
@@ -56,6 +57,14 @@ class Deployment:
     def names(self) -> dict[Address, str]:
         """Address → contract."""
         return {address: name for name, address in self.contracts.items()}
+
+    def read(self, chain: Chain, contract: str, function: str, *arguments: Any) -> Any:
+        """A view function's answer, straight from the contract. 32-byte arguments may be ids or bytes."""
+        item = artifacts.items(contract, "function")[function]
+        kinds = [artifacts.abi_type(i) for i in item.inputs]
+        values = [raw(a) if k == "bytes32" and isinstance(a, str) else a for a, k in zip(arguments, kinds, strict=True)]
+        data = item.hash[:4] + abi_encode(kinds, values)
+        return decode_output(item, chain.call(self.address(contract), data))
 
     def check(self, chain: Chain) -> None:
         """Raises WrongChain or NotDeployed if the node does not have exactly this deployment."""

@@ -266,11 +266,6 @@ def version_id(product: str, digests: Sequence[Mapping[str, Any]], metadata: str
     return hash_of(keccak256(abi_encode(kinds, [raw(product), pairs, raw(metadata), raw(policy_hash)])))
 
 
-def ledger_of(terms: AuthorizationTerms) -> str:
-    """The contract that holds authorizations under these terms."""
-    return "InvoiceLedger" if terms.invoiced else "UsageLedger"
-
-
 def encode(deployment: "Deployment", name: str, arguments: Mapping[str, Any]) -> Call:
     """Raises NotFound for an unknown operation, InputInvalid for a missing, unknown or malformed argument."""
     operation = OPERATIONS.get(name)
@@ -342,12 +337,12 @@ def _split(value: Any, _: str) -> _Parsed:
 
 def _terms(value: Any, _: str) -> _Parsed:
     terms = AuthorizationTerms.from_json(value)
-    return terms.as_abi(), {}, ledger_of(terms)
+    return terms.as_abi(), {}, terms.ledger
 
 
 def _compact(value: Any, _: str) -> _Parsed:
     terms = AuthorizationTerms.from_json(value)
-    return terms.compact_abi(), {}, ledger_of(terms)
+    return terms.compact_abi(), {}, terms.ledger
 
 
 def _offer(value: Any, _: str) -> _Parsed:
@@ -362,7 +357,7 @@ def _opening(value: Any, what: str) -> _Parsed:
     offer = Offer.from_json(value["offer"]).as_abi() if value["offer"] else _NO_OFFER
     parts = [parse_bytes(value[s], s) for s in signatures]
     words = {"reserve": format_yuan(acceptance.reserve)}
-    return (terms.as_abi(), offer, acceptance.as_abi(), *parts), words, ledger_of(terms)
+    return (terms.as_abi(), offer, acceptance.as_abi(), *parts), words, terms.ledger
 
 
 def _settlement(value: Any, what: str) -> _Parsed:
@@ -374,7 +369,7 @@ def _settlement(value: Any, what: str) -> _Parsed:
     if not isinstance(value["consistency"], list):
         raise InputInvalid("consistency must be a list of hashes", field="consistency")
     proof = [raw(parse_hash(p, "consistency")) for p in value["consistency"]]
-    return (terms.compact_abi(), head.as_abi(), provider, consumer, proof), {"size": head.size}, ledger_of(terms)
+    return (terms.compact_abi(), head.as_abi(), provider, consumer, proof), {"size": head.size}, terms.ledger
 
 
 def _settlements(value: Any, what: str) -> _Parsed:

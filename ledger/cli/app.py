@@ -92,7 +92,7 @@ class App:
         return Deployment.load(self.settings.deployment)
 
     def domain(self, terms: AuthorizationTerms) -> Domain:
-        return self.deployment.domain("InvoiceLedger" if terms.invoiced else "UsageLedger")
+        return self.deployment.domain(terms.ledger)
 
     # ---------------------------------------------------------------------------------------------- server
 

@@ -9,9 +9,8 @@ from ledger.audit.export import export as export_bundle
 from ledger.audit.verify import tell
 from ledger.audit.verify import verify as verify_bundle
 from ledger.cli.app import App, pass_app
-from ledger.core.database import open_database
 from ledger.core.ids import parse_hash
-from ledger.metering import schema
+from ledger.metering.log import open_usage
 from ledger.mirror.follow import open_mirror
 
 
@@ -31,7 +30,7 @@ def export(app: App, authorizations: tuple[str, ...], output: Path) -> None:
     Example:  sluice --home build/sluice audit export --authorization 0x… -o audit-2026-07
     """
     wanted = [parse_hash(a, "authorization") for a in authorizations]
-    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    usage = open_usage(app.settings.usage)
     mirror = open_mirror(app.settings.mirror, app.deployment)
     with mirror.connect() as chain, usage.connect() as log, Progress(console=app.console, disable=app.as_json) as bar:
         task = bar.add_task("exporting 导出中", total=len(wanted))

@@ -9,12 +9,11 @@ from sqlalchemy import Engine
 
 from ledger.cli.app import App, pass_app
 from ledger.cli.use import consumer_of
-from ledger.core.database import open_database
 from ledger.core.errors import NotFound
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.terms import FAST, AuthorizationTerms
-from ledger.metering import heads, schema
-from ledger.metering.log import UsageLog
+from ledger.metering import heads
+from ledger.metering.log import UsageLog, open_usage
 
 
 @click.group()
@@ -83,7 +82,7 @@ def export(app: App, authorization: str, size: int | None, output: Path) -> None
     """
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
-    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    usage = open_usage(app.settings.usage)
     made = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], size)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(made, indent=1) + "\n")

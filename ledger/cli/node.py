@@ -12,12 +12,11 @@ from ledger.chain.client import Chain
 from ledger.chain.deploy import deploy
 from ledger.cli.app import App, pass_app
 from ledger.core import loopback
-from ledger.core.database import open_database
 from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
 from ledger.core.hashing import sha256
 from ledger.core.ids import hash_of, parse_hash
-from ledger.metering import schema as usage_schema
 from ledger.metering.gateway import Gateway, create_gateway
+from ledger.metering.log import open_usage
 from ledger.metering.sources import open_source, policy_meters
 from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
@@ -66,7 +65,7 @@ def gateway(app: App, config_file: Path, port: int) -> None:
     if not isinstance(config, dict) or not isinstance(config.get("sources"), list):
         raise InputInvalid(f"{config_file} must have a list `sources`", field="config")
     mirror = open_mirror(app.settings.mirror, app.deployment)
-    usage = open_database(app.settings.usage, usage_schema.metadata, usage_schema.SCHEMA_VERSION)
+    usage = open_usage(app.settings.usage)
     sources = []
     with mirror.connect() as connection:
         for entry in config["sources"]:

@@ -7,10 +7,9 @@ import click
 from ledger.chain.decode import decode_revert
 from ledger.cli.app import App, pass_app
 from ledger.cli.head import settlement_of
-from ledger.core.database import open_database
 from ledger.core.ids import raw
 from ledger.core.money import format_yuan
-from ledger.metering import schema
+from ledger.metering.log import open_usage
 
 
 @click.group()
@@ -52,7 +51,7 @@ def one(app: App, authorization: str) -> None:
     """
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
-    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    usage = open_usage(app.settings.usage)
     settlement = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], None)
     if terms.provider == app.address:
         settlement["providerSignature"] = "0x"  # calling counts as signing, and saves gas

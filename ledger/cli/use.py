@@ -12,11 +12,10 @@ from rich.progress import track
 
 from ledger.cli.app import App, pass_app
 from ledger.cli.authorization import read_agreement
-from ledger.core.database import open_database
 from ledger.core.errors import InputInvalid, VerificationFailed
 from ledger.core.ids import parse_hash
-from ledger.metering import schema
 from ledger.metering.client import Consumer
+from ledger.metering.log import open_usage
 
 
 @click.group()
@@ -32,7 +31,7 @@ def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1
     if terms.digest(app.domain(terms)) != wanted:
         raise VerificationFailed(f"the agreement kept for {wanted} has other terms")
     context = click.get_current_context()
-    usage = open_database(app.settings.usage, schema.metadata, schema.SCHEMA_VERSION)
+    usage = open_usage(app.settings.usage)
     context.call_on_close(usage.dispose)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return Consumer(

@@ -78,6 +78,11 @@ class AuthorizationTerms(Message):
     def invoiced(self) -> bool:
         return bool(self.flags & INVOICED)
 
+    @property
+    def ledger(self) -> str:
+        """The contract that holds authorizations under these terms."""
+        return "InvoiceLedger" if self.invoiced else "UsageLedger"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Message):

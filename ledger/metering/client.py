@@ -31,7 +31,7 @@ from ledger.core.terms import AuthorizationTerms, GatewaySession, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, UsageLeaf, payload_hash, use_id_hash
 from ledger.metering import heads, schema
-from ledger.metering.log import NO_UNITS, Entry, SignedHead, head_of, insert_entry, read_entries, receipt_of
+from ledger.metering.log import NO_UNITS, Entry, SignedHead, first_gap, head_of, insert_entry, read_entries, receipt_of
 
 SESSION_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
 CLOCK_TOLERANCE = 900  # seconds a provider's clock may be ahead of this one
@@ -248,8 +248,7 @@ class Consumer:
         answer = self._ok(self._send("GET", f"/v1/authorizations/{self.authorization_id}/head"))
         head, signature = UsageHead.from_json(answer["head"]), str(answer["providerSignature"])
         with self._usage.connect() as connection:
-            have = read_entries(connection, self.authorization_id, 0, head.size)
-        gap = next((i for i, entry in enumerate(have) if entry.leaf.index != i), len(have))
+            gap = first_gap(connection, self.authorization_id, head.size)
         if gap < head.size:
             self.recover(gap, head.size)
         self.check_head(head, signature)

@@ -205,7 +205,7 @@ class Gateway:
                 event_time=now,
                 now=now,
             )
-            domain = self._domains[_ledger(standing)]
+            domain = self._domains[standing.terms.ledger]
             entry = Entry(leaf, request_hash, salt, payload, self._signer.sign(receipt_of(leaf), domain))
             try:
                 log.append(entry)
@@ -222,7 +222,7 @@ class Gateway:
         """
         with self._mirror.connect() as connection:
             tip = queries.position(connection)
-            age = self.mirror_age(connection)
+            age = _age(connection)
             if age > MIRROR_SECONDS:
                 raise MirrorBehind(f"the mirror last stood at the chain's head {age} s ago; nothing is served by it")
             known = self._standings.get((authorization_id, source.version))
@@ -247,12 +247,10 @@ class Gateway:
         self._standings[authorization_id, source.version] = (tip, standing, version["status"])
         return standing, version["status"], tip.timestamp if tip else 0
 
-    def mirror_age(self, connection: Connection | None = None) -> int:
+    def mirror_age(self) -> int:
         """Seconds since the mirror last stood at the chain's head."""
-        if connection is None:
-            with self._mirror.connect() as fresh:
-                return self.mirror_age(fresh)
-        return int(time.time()) - queries.checked_at(connection)
+        with self._mirror.connect() as connection:
+            return _age(connection)
 
     def _signed_units(self, authorization_id: Hash32) -> Quad:
         """Units in the last head the consumer signed."""
@@ -310,8 +308,8 @@ class Gateway:
             return [e.as_json() for e in read_entries(connection, authorization_id, first, limit)]
 
 
-def _ledger(standing: Standing) -> str:
-    return "InvoiceLedger" if standing.terms.invoiced else "UsageLedger"
+def _age(mirror: Connection) -> int:
+    return int(time.time()) - queries.checked_at(mirror)
 
 
 def _answer(entry: Entry, served: Served | None) -> Response:

@@ -6,11 +6,12 @@ before anybody hears of it; nothing is ever rewritten.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from ledger.core.database import writing
+from ledger.core.database import open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.merkle import Tree
@@ -56,6 +57,11 @@ class SignedHead:
             "providerSignature": self.provider_signature,
             "consumerSignature": self.consumer_signature,
         }
+
+
+def open_usage(path: Path) -> Engine:
+    """Opens or creates the file of usage logs and heads: a gateway's, or a consumer's own copy."""
+    return open_database(path, schema.metadata, schema.SCHEMA_VERSION)
 
 
 def receipt_of(leaf: UsageLeaf) -> UseReceipt:
@@ -204,3 +210,16 @@ def read_entries(connection: Connection, authorization_id: Hash32, first: int = 
 
 def _entry(row: Any) -> Entry:
     return Entry(UsageLeaf.from_json(row["leaf"]), row["request_hash"], row["salt"], row["payload"], row["signature"])
+
+
+def first_gap(connection: Connection, authorization_id: Hash32, size: int) -> int:
+    """The first index below `size` that is not there; `size` if none is missing."""
+    table = schema.leaves
+    query = select(table.c.index).where(table.c.authorization == authorization_id, table.c.index < size)
+    have = connection.execute(query.order_by(table.c.index)).scalars()
+    expected = 0
+    for index in have:
+        if index != expected:
+            break
+        expected += 1
+    return expected

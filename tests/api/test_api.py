@@ -11,7 +11,6 @@ from ledger.chain.prepared import PreparedTransaction
 from ledger.core.ids import Address
 from ledger.core.terms import Acceptance, AuthorizationTerms, Offer
 from tests.exchange import Exchange, api
-from tests.ledger.audit.conftest import settle
 from tests.world import Key, World, digest
 
 
@@ -27,7 +26,7 @@ def used(running: Exchange) -> AuthorizationTerms:
     consumer = running.consumer(terms)
     for _ in range(12):
         consumer.use(running.version, "RESEARCH", {"limit": "5"})
-    settle(running, terms, consumer.sign_head())
+    running.settle(terms, consumer.sign_head())
     running.follow()
     return terms
 

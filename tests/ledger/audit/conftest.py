@@ -11,23 +11,6 @@ from tests.exchange import Exchange
 from tests.world import digest
 
 
-def settle(running: Exchange, terms: object, signed: object, settled: int = 0) -> None:
-    from ledger.core.ids import hash_of
-
-    tree = running.gateway.log(signed.head.authorization_id).tree  # type: ignore[attr-defined]
-    running.world.send(
-        running.world.stranger,
-        "settle.one",
-        settlement={
-            "terms": terms.as_json(),  # type: ignore[attr-defined]
-            "head": signed.head.as_json(),  # type: ignore[attr-defined]
-            "providerSignature": signed.provider_signature,  # type: ignore[attr-defined]
-            "consumerSignature": signed.consumer_signature,  # type: ignore[attr-defined]
-            "consistency": [hash_of(p) for p in tree.consistency(settled, signed.head.size)],  # type: ignore[attr-defined]
-        },
-    )
-
-
 @pytest.fixture
 def bundle(running: Exchange, tmp_path: Path) -> Path:
     world = running.world
@@ -38,14 +21,14 @@ def bundle(running: Exchange, tmp_path: Path) -> Path:
             query = {"from": f"2026-01-01T{n:02d}:00:00", "limit": str(1 + n)}
             consumer.use(running.version, "RESEARCH", query)
         signed = consumer.sign_head()
-        settle(running, terms, signed)
+        running.settle(terms, signed)
     world.send(world.provider, "authorization.revoke", terms=escrowed.as_json(), reason=100)
     world.pass_time(5)
     running.follow()
     consumer = running.consumer(escrowed, "consumer-0")
     with pytest.raises(UseRefused):
         consumer.use(running.version, "RESEARCH", {"limit": "3"})
-    settle(running, escrowed, consumer.sign_head(), 12)
+    running.settle(escrowed, consumer.sign_head(), 12)
     payment = {"terms": invoiced.as_json(), "referenceHash": digest("bank"), "amount": str(3 * UY_PER_FEN)}
     world.send(world.provider, "payment.record", **payment)
     running.follow()

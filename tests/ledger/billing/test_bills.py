@@ -19,7 +19,6 @@ from ledger.core.terms import AuthorizationTerms, Quad
 from ledger.core.usage_leaf import UsageLeaf
 from ledger.metering.log import read_entries
 from tests.exchange import Exchange
-from tests.ledger.audit.conftest import settle
 from tests.world import World
 
 
@@ -27,7 +26,7 @@ def used(running: Exchange, terms: AuthorizationTerms, uses: int) -> list[UsageL
     consumer = running.consumer(terms, f"c{terms.flags}")
     for n in range(uses):
         consumer.use(running.version, "RESEARCH", {"limit": str(1 + n % 24)})
-    settle(running, terms, consumer.sign_head())
+    running.settle(terms, consumer.sign_head())
     running.follow()
     with running.usage.connect() as connection:
         return [e.leaf for e in read_entries(connection, running.world.id(terms))]

@@ -42,17 +42,7 @@ def test_a_use_is_counted_delivered_and_receipted(running: Exchange) -> None:
     assert again.entry.leaf.cum_units == (2, 10, 0, 0)
     signed = consumer.sign_head()
     assert (signed.head.size, signed.head.units) == (2, (2, 10, 0, 0))
-    running.world.send(
-        running.world.stranger,
-        "settle.one",
-        settlement={
-            "terms": terms.as_json(),
-            "head": signed.head.as_json(),
-            "providerSignature": signed.provider_signature,
-            "consumerSignature": signed.consumer_signature,
-            "consistency": [],
-        },
-    )
+    running.settle(terms, signed)
     assert running.world.reservation(terms)["paid"] == running.world.card().price((2, 10, 0, 0))
 
 
