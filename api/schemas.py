@@ -19,6 +19,7 @@ class Space(Wire):
     proposed_operator: str | None
     policy_digest: str
     code_lists: str
+    approvers: list[dict[str, Any]]
     since: int = Field(description="block of the last change")
 
 
@@ -37,6 +38,7 @@ class Product(Wire):
     space: str
     provider: str
     metadata: str = Field(description="SHA-256 of the canonical metadata")
+    approvers: list[dict[str, Any]] = Field(description="who must approve: {approver, approvalType}")
     since: int
 
 
@@ -51,6 +53,7 @@ class Version(Wire):
     digests: list[Digest]
     metadata: str
     policy_hash: str
+    parents: list[str] = Field(description="versions it was derived from")
     status: str = Field(description="LISTED, RETIRED or RECALLED")
     reason: str | None
     published: int = Field(description="block")
@@ -76,12 +79,14 @@ class Authorization(Wire):
     credits: str
     as_of: int
     root: str
+    basis: str = Field(description="who vouched for the settled head: CONSUMER, AGENT, AGENT_CAPPED or CEILING")
     due: str
     paid: str
     arrears: str
     reserved: str
     thawing: str
     thaw_end: int
+    refunded: str
     claimed: str
     terms: dict[str, Any]
     since: int
@@ -93,6 +98,9 @@ class Settlement(Wire):
     due: str
     paid: str
     arrears: str
+    provider_signer: str = Field(description="zero: the provider was the caller")
+    consumer_signer: str
+    basis: str
     transaction: str
     block: int
 
@@ -181,7 +189,7 @@ def version(row: dict[str, Any]) -> Version:
 
 
 def authorization(row: dict[str, Any], now: int) -> Authorization:
-    texts = {k: str(row[k]) for k in ("credits", "due", "paid", "reserved", "thawing", "claimed")}
+    texts = {k: str(row[k]) for k in ("credits", "due", "paid", "reserved", "thawing", "refunded", "claimed")}
     return Authorization(
         **row
         | texts
@@ -201,6 +209,9 @@ def settlement(row: dict[str, Any]) -> Settlement:
         due=str(row["due"]),
         paid=str(row["paid"]),
         arrears=str(row["arrears"]),
+        provider_signer=row["provider_signer"],
+        consumer_signer=row["consumer_signer"],
+        basis=row["basis"],
         transaction=row["transaction_hash"],
         block=row["block_number"],
     )

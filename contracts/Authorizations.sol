@@ -1,242 +1,217 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ERC2771Context} from "@openzeppelin/contracts/metatx/ERC2771Context.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {ERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
+import {IAdmission} from "./interfaces/IAdmission.sol";
 import {IAuthorizations} from "./interfaces/IAuthorizations.sol";
-import {IProductRegistry} from "./interfaces/IProductRegistry.sol";
-import {ISpaceRegistry} from "./interfaces/ISpaceRegistry.sol";
+import {ISessionKeys} from "./interfaces/ISessionKeys.sol";
 import {CodeStore} from "./libraries/CodeStore.sol";
 import {Pricing} from "./libraries/Pricing.sol";
 import {Signatures} from "./libraries/Signatures.sol";
-import {Splits} from "./libraries/Splits.sol";
-import {AuthorizationTerms, CompactTerms, Offer, Scope, Terms, UsageHead} from "./libraries/Terms.sol";
+import {
+    Approval,
+    AuthorizationTerms,
+    Close,
+    CompactTerms,
+    Head,
+    Offer,
+    Requirement,
+    Terms,
+    UsageCeiling
+} from "./libraries/Terms.sol";
 import {UsageLog} from "./libraries/UsageLog.sol";
 
 /// @title Authorizations and heads
 /// @notice The manual is IAuthorizations.
 /// @dev The two ledgers fill in what a reservation, a payment and a release are.
-abstract contract Authorizations is IAuthorizations, EIP712 {
+abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC165 {
     using Terms for *;
 
-    uint32 internal constant PROVIDER_ROLE = 1;
-    uint32 internal constant CONSUMER_ROLE = 2;
-    uint256 internal constant MIN_THAW = 24 hours;
-    uint256 internal constant MAX_THAW = 30 days;
-    uint256 internal constant MAX_GRACE = 30 days;
-    /// @dev A gateway's clock may run ahead of the block that ends an authorization, and it learns of the end only when
-    /// the block reaches it. What both wallets signed in that gap must stay payable.
-    uint256 internal constant CLOCK_SKEW = 15 minutes;
+    uint8 internal constant MAX_DEPTH = 4;
 
-    ISpaceRegistry public immutable spaces;
-    IProductRegistry public immutable products;
+    IAdmission public immutable admission;
+    ISessionKeys public immutable sessionKeys;
     address public immutable rateCards;
 
-    /// @dev `root`, `units` and {size, asOf, credits} are the settled head: three words a settlement writes.
+    /// @dev Two words, both of which a settlement writes. The digest stands for the whole settled head.
     struct Record {
-        bytes32 root;
-        uint64[4] units;
-        uint64 size;
-        uint40 asOf;
-        uint128 credits;
+        bytes32 headDigest;
+        uint96 amount; // escrowed: reserved, paid part included; invoiced: due
+        uint96 paid;
         uint40 endedAt;
-        uint16 reason;
         Status status; // NONE, OPEN, CLOSED or CANCELLED; ENDED follows from the time
+        Basis basis;
+        uint8 depth;
     }
 
     mapping(bytes32 authorizationId => Record) internal records;
     mapping(address provider => mapping(bytes32 offerDigest => uint256 count)) private acceptances;
 
-    constructor(ISpaceRegistry spaces_, IProductRegistry products_, address rateCards_) EIP712("Sluice", "1") {
+    constructor(
+        IAdmission admission_,
+        ISessionKeys sessionKeys_,
+        address forwarder
+    ) ERC2771Context(forwarder) EIP712("Sluice", "1") {
         require(block.timestamp < 1e11, ClockNotInSeconds(block.timestamp));
-        spaces = spaces_;
-        products = products_;
-        rateCards = rateCards_;
+        admission = admission_;
+        sessionKeys = sessionKeys_;
+        rateCards = admission_.rateCards();
     }
 
     // ------------------------------------------------------------------------------------------------ open
 
     /// @inheritdoc IAuthorizations
-    function open(Opening calldata opening) external returns (bytes32 id) {
+    function open(Opening calldata opening) external returns (bytes32) {
+        return _open(opening);
+    }
+
+    function _open(Opening calldata opening) private returns (bytes32 id) {
         AuthorizationTerms calldata terms = opening.terms;
-        CompactTerms memory compact = terms.compact();
-        bytes32 structHash = compact.hash();
-        id = _hashTypedDataV4(structHash);
-        require(records[id].status == Status.NONE, AuthorizationStatus(id, statusOf(id)));
-        require(block.timestamp < terms.validUntil, TermsExpired(terms.validUntil, block.timestamp));
-        checkTerms(terms);
-        checkParties(terms);
-        checkProduct(terms);
-        checkPrice(terms);
-        bytes32 offerDigest = checkSignatures(opening, compact, id);
-
+        id = _hashTypedDataV4(terms.hash());
         Record storage record = records[id];
-        record.status = Status.OPEN;
+        require(record.status == Status.NONE, AuthorizationStatus(id, statusOf(record)));
+        require(block.timestamp < terms.validUntil, TermsExpired(terms.validUntil, block.timestamp));
+        uint8 depth = depthUnder(terms.scope.parent, opening.parents);
+        admission.check(address(this), terms, opening.approvers, opening.approvals, opening.parents);
+        bytes32 offerDigest = checkSignatures(opening, id);
+        uint128 reserve = opening.acceptance.reserve;
+
+        record.amount = toAmount(reserve);
         record.endedAt = terms.validUntil;
-        _reserve(id, terms, opening.acceptance.reserve);
+        record.status = Status.OPEN;
+        record.depth = depth;
+        _reserve(terms, reserve);
 
-        emit Opened(id, terms.provider, terms.consumer, terms, opening.acceptance.reserve, offerDigest);
-    }
-
-    function checkTerms(AuthorizationTerms calldata terms) private pure {
-        require(terms.validFrom < terms.validUntil, TermsInvalid("validFrom"));
-        require(terms.thawSeconds >= MIN_THAW && terms.thawSeconds <= MAX_THAW, TermsInvalid("thawSeconds"));
-        require(terms.revokeGrace <= MAX_GRACE, TermsInvalid("revokeGrace"));
-        require(terms.flags & ~(Terms.FAST | Terms.INVOICED) == 0, TermsInvalid("flags"));
-        // Not built yet, so refused rather than ignored: nobody may sign for a protection that is not there.
-        require(terms.meteringAgent == address(0), TermsInvalid("meteringAgent"));
-        require(terms.scope.parent == 0, TermsInvalid("scope.parent"));
-        require(terms.scope.supersedes == 0, TermsInvalid("scope.supersedes"));
-        require(terms.scope.approversHash == 0, TermsInvalid("scope.approversHash"));
-    }
-
-    function checkParties(AuthorizationTerms calldata terms) private view {
-        bytes32 space = terms.scope.space;
-        require(terms.provider != terms.consumer, TermsInvalid("consumer"));
-        require(
-            spaces.isActive(space, terms.provider, PROVIDER_ROLE),
-            PartyNotActive(space, terms.provider, PROVIDER_ROLE)
-        );
-        require(
-            spaces.isActive(space, terms.consumer, CONSUMER_ROLE),
-            PartyNotActive(space, terms.consumer, CONSUMER_ROLE)
-        );
-    }
-
-    function checkProduct(AuthorizationTerms calldata terms) private view {
-        Scope calldata scope = terms.scope;
-        IProductRegistry.Product memory product = products.productOf(scope.product);
-        require(product.provider == terms.provider, TermsInvalid("scope.product"));
-        require(product.space == scope.space, TermsInvalid("scope.space"));
-        require(spaces.spaceOf(scope.space).codeLists == scope.codeLists, TermsInvalid("scope.codeLists"));
-        if (scope.version != 0) {
-            IProductRegistry.Version memory version = products.versionOf(scope.version);
-            require(version.product == scope.product, TermsInvalid("scope.version"));
-            require(version.status == IProductRegistry.VersionStatus.LISTED, VersionNotListed(scope.version));
+        emit Opened(id, terms.provider, terms.consumer, terms, reserve, offerDigest);
+        for (uint256 i = 0; i < opening.approvals.length; ++i) {
+            Approval calldata given = opening.approvals[i];
+            emit Approved(id, given.by.approver, given.by.approvalType, given.documentHash, given.validUntil);
         }
     }
 
-    function checkPrice(AuthorizationTerms calldata terms) private view {
-        bytes memory card = CodeStore.read(rateCards, terms.rateCard);
-        require(card.length > 0 && card[0] == 0x01, TermsInvalid("rateCard"));
-        require(Pricing.token(card) == terms.token, TermsInvalid("token"));
-        for (uint256 m = Pricing.meterCount(card); m < 4; ++m) {
-            require(terms.maxUnits[m] == 0, TermsInvalid("maxUnits"));
-        }
-        bytes memory split = CodeStore.read(rateCards, terms.split);
-        require(split.length > 0 && split[0] == 0x02, TermsInvalid("split"));
-        require(Splits.bpsOf(split, address(this)) == 0, TermsInvalid("split"));
+    /// @dev Generations above a child of `parent`; zero without one.
+    function depthUnder(bytes32 parent, AuthorizationTerms[] calldata parents) private view returns (uint8) {
+        if (parent == 0 && parents.length == 0) return 0;
+        Record storage record = records[parent];
+        bool shown = parents.length == 1 && _hashTypedDataV4(parents[0].hash()) == parent;
+        require(
+            shown && statusOf(record) == Status.OPEN && record.depth < MAX_DEPTH,
+            ParentNotOpen(parent, statusOf(record), record.depth)
+        );
+        return record.depth + 1;
     }
 
     /// @return offerDigest zero if the provider signed the terms themselves
-    function checkSignatures(
-        Opening calldata opening,
-        CompactTerms memory compact,
-        bytes32 id
-    ) private returns (bytes32 offerDigest) {
+    function checkSignatures(Opening calldata opening, bytes32 id) private returns (bytes32 offerDigest) {
+        AuthorizationTerms calldata terms = opening.terms;
         Offer calldata offer = opening.offer;
         if (offer.termsTemplateHash != 0) {
-            bytes32 expected = compact.templateHash();
+            bytes32 expected = terms.templateHash();
             require(offer.termsTemplateHash == expected, OfferMismatch(offer.termsTemplateHash, expected));
             offerDigest = _hashTypedDataV4(offer.hash());
             require(block.timestamp <= offer.offerUntil, OfferExpired(offerDigest, offer.offerUntil));
-            uint256 count = ++acceptances[compact.provider][offerDigest];
+            uint256 count = ++acceptances[terms.provider][offerDigest];
             require(count <= offer.maxAcceptances, OfferExhausted(offerDigest, offer.maxAcceptances));
         }
-        require(
-            Signatures.isBy(compact.provider, offerDigest == 0 ? id : offerDigest, opening.providerSignature),
-            SignatureInvalid(compact.provider)
-        );
+        requireSigned(terms.provider, offerDigest == 0 ? id : offerDigest, opening.providerSignature);
         require(
             opening.acceptance.authorizationId == id && block.timestamp <= opening.acceptance.deadline,
             AcceptanceInvalid(opening.acceptance.authorizationId, opening.acceptance.deadline)
         );
-        bytes32 acceptanceDigest = _hashTypedDataV4(opening.acceptance.hash());
-        require(
-            Signatures.isBy(compact.consumer, id, opening.consumerSignature) &&
-                Signatures.isBy(compact.consumer, acceptanceDigest, opening.acceptanceSignature),
-            SignatureInvalid(compact.consumer)
-        );
+        requireSigned(terms.consumer, id, opening.consumerSignature);
+        requireSigned(terms.consumer, _hashTypedDataV4(opening.acceptance.hash()), opening.acceptanceSignature);
+    }
+
+    /// @dev The wallet itself, no session key: these signatures move money or end things.
+    function requireSigned(address wallet, bytes32 digest, bytes calldata signature) private view {
+        require(Signatures.isBy(wallet, digest, signature), SignatureInvalid(wallet));
     }
 
     // ---------------------------------------------------------------------------------------------- settle
 
     /// @inheritdoc IAuthorizations
     function settle(Settlement calldata settlement) external {
-        bytes memory problem = trySettle(settlement);
-        if (problem.length > 0) {
-            // Memory-safe: reads `problem` only, and ends the call.
-            assembly ("memory-safe") {
-                revert(add(problem, 0x20), mload(problem))
-            }
-        }
+        CompactTerms calldata terms = settlement.terms;
+        raise(trySettle(settlement, _hashTypedDataV4(terms.hash())));
     }
 
     /// @inheritdoc IAuthorizations
     function settleMany(Settlement[] calldata settlements) external {
         for (uint256 i = 0; i < settlements.length; ++i) {
-            bytes memory problem = trySettle(settlements[i]);
-            if (problem.length > 0) emit SettlementSkipped(i, settlements[i].head.authorizationId, problem);
+            CompactTerms calldata terms = settlements[i].terms;
+            bytes32 id = _hashTypedDataV4(terms.hash());
+            bytes memory problem = trySettle(settlements[i], id);
+            if (problem.length > 0) emit SettlementSkipped(i, id, problem);
         }
     }
 
     /// @dev Returns the error instead of reverting with it, so that a batch can go on. Nothing is written before the
     /// last check has passed.
-    function trySettle(Settlement calldata settlement) private returns (bytes memory problem) {
-        CompactTerms memory terms = settlement.terms;
-        bytes32 id = _hashTypedDataV4(terms.hash());
+    function trySettle(Settlement calldata settlement, bytes32 id) private returns (bytes memory problem) {
+        CompactTerms calldata terms = settlement.terms;
+        Head calldata head = settlement.head;
         Record storage record = records[id];
-        UsageHead memory head = settlement.head;
-        problem = checkHead(id, record, terms, head);
+        problem = checkHead(id, record, terms, settlement.previous, head);
         if (problem.length > 0) return problem;
+        uint256 due = dueOf(terms.rateCard, head);
+        if (due > type(uint96).max) return abi.encodeWithSelector(AmountTooLarge.selector, due);
 
-        bytes32 digest = _hashTypedDataV4(head.hash());
-        if (terms.provider != msg.sender && !Signatures.isBy(terms.provider, digest, settlement.providerSignature)) {
-            return abi.encodeWithSelector(SignatureInvalid.selector, terms.provider);
+        bytes32 digest = _hashTypedDataV4(head.hash(id));
+        address providerSigner = address(0);
+        if (terms.provider != _msgSender()) {
+            providerSigner = signerFor(terms.provider, digest, settlement.providerSignature, due, head.asOf);
+            if (providerSigner == address(0)) {
+                return abi.encodeWithSelector(SignatureInvalid.selector, terms.provider);
+            }
         }
-        if (!Signatures.isBy(terms.consumer, digest, settlement.consumerSignature)) {
-            return abi.encodeWithSelector(SignatureInvalid.selector, terms.consumer);
+        (address consumerSigner, Basis basis, bytes memory refusal) = checkConsumer(settlement, id, digest, due);
+        if (refusal.length > 0) return refusal;
+        if (!isConsistent(terms, settlement.previous, head, settlement.consistency)) {
+            return abi.encodeWithSelector(HeadInconsistent.selector, id, settlement.previous.size, head.size);
         }
-        if (
-            terms.flags & Terms.FAST == 0 &&
-            !UsageLog.extends(record.size, record.root, head.size, head.root, settlement.consistency)
-        ) {
-            return abi.encodeWithSelector(HeadInconsistent.selector, id, record.size, head.size);
-        }
-        uint256 due = dueOf(terms.rateCard, head.units, head.credits);
-        if (due > type(uint128).max) return abi.encodeWithSelector(AmountTooLarge.selector, due);
 
-        record.root = head.root;
-        record.units = head.units;
-        record.size = head.size;
-        record.asOf = head.asOf;
-        record.credits = head.credits;
-        uint128 paid = _pay(id, terms, uint128(due));
+        record.headDigest = digest;
+        record.basis = basis;
+        uint256 paid = _pay(record, terms, due);
 
-        emit Settled(id, head, uint128(due), paid, due > paid ? uint128(due) - paid : 0, msg.sender);
+        emit Settled(
+            id,
+            head,
+            uint128(due),
+            uint128(paid),
+            due > paid ? uint128(due - paid) : 0,
+            providerSigner,
+            consumerSigner,
+            basis
+        );
     }
 
     function checkHead(
         bytes32 id,
         Record storage record,
-        CompactTerms memory terms,
-        UsageHead memory head
+        CompactTerms calldata terms,
+        Head calldata previous,
+        Head calldata head
     ) private view returns (bytes memory) {
-        if (head.authorizationId != id) {
-            return abi.encodeWithSelector(HeadForeign.selector, id, head.authorizationId);
-        }
         if (record.status != Status.OPEN) {
             return abi.encodeWithSelector(AuthorizationStatus.selector, id, record.status);
         }
-        uint256 windowEnd = uint256(record.endedAt) + terms.thawSeconds;
+        if (digestOf(previous, id) != record.headDigest) {
+            return abi.encodeWithSelector(HeadMoved.selector, id, record.headDigest);
+        }
+        uint256 endedAt = record.endedAt;
+        uint256 windowEnd = endedAt + terms.thawSeconds;
         if (block.timestamp > windowEnd) {
             return abi.encodeWithSelector(WindowOver.selector, id, windowEnd, block.timestamp);
         }
-        if (head.size <= record.size) {
-            return abi.encodeWithSelector(HeadStale.selector, id, record.size, head.size);
+        if (head.size <= previous.size) {
+            return abi.encodeWithSelector(HeadStale.selector, id, previous.size, head.size);
         }
-        if (head.credits < record.credits || head.asOf < record.asOf) {
+        if (head.credits < previous.credits || head.asOf < previous.asOf) {
             return abi.encodeWithSelector(HeadLower.selector, id);
         }
         if (head.asOf > block.timestamp) {
@@ -244,7 +219,7 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         }
         bool rose = false;
         for (uint256 m = 0; m < 4; ++m) {
-            uint64 settled = record.units[m];
+            uint64 settled = previous.units[m];
             uint64 units = head.units[m];
             if (units < settled) return abi.encodeWithSelector(HeadLower.selector, id);
             if (units > settled) rose = true;
@@ -253,66 +228,230 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
             }
         }
         // A head that only adds credits or refusals may be signed after the end.
-        if (rose && head.asOf > record.endedAt + CLOCK_SKEW) {
-            return abi.encodeWithSelector(HeadAfterEnd.selector, id, head.asOf, record.endedAt);
+        if (rose && head.asOf > endedAt + Terms.CLOCK_SKEW) {
+            return abi.encodeWithSelector(HeadAfterEnd.selector, id, head.asOf, endedAt);
         }
         return "";
     }
 
+    /// @dev Who vouched for the head on the consumer's side, or why nobody did.
+    function checkConsumer(
+        Settlement calldata settlement,
+        bytes32 id,
+        bytes32 digest,
+        uint256 due
+    ) private view returns (address signer, Basis basis, bytes memory problem) {
+        CompactTerms calldata terms = settlement.terms;
+        uint40 asOf = settlement.head.asOf;
+        if (settlement.consumerSignature.length > 0) {
+            signer = signerFor(terms.consumer, digest, settlement.consumerSignature, due, asOf);
+            if (signer != address(0)) return (signer, Basis.CONSUMER, "");
+            if (terms.meteringAgent != address(0)) {
+                signer = signerFor(terms.meteringAgent, digest, settlement.consumerSignature, due, asOf);
+            }
+            if (signer == address(0)) {
+                return (signer, basis, abi.encodeWithSelector(SignatureInvalid.selector, terms.consumer));
+            }
+            if (terms.flags & Terms.AGENT_CAPPED == 0) return (signer, Basis.AGENT, "");
+            basis = Basis.AGENT_CAPPED;
+        } else {
+            basis = Basis.CEILING;
+        }
+        if (settlement.ceilings.length != 1) {
+            problem =
+                basis == Basis.CEILING
+                    ? abi.encodeWithSelector(SignatureInvalid.selector, terms.consumer)
+                    : abi.encodeWithSelector(CeilingMissing.selector, id);
+            return (signer, basis, problem);
+        }
+        address under;
+        (under, problem) = checkCeiling(settlement.ceilings[0], terms.consumer, settlement.head, id, due);
+        if (basis == Basis.CEILING) signer = under;
+    }
+
+    function checkCeiling(
+        SignedCeiling calldata signed,
+        address consumer,
+        Head calldata head,
+        bytes32 id,
+        uint256 due
+    ) private view returns (address signer, bytes memory problem) {
+        UsageCeiling calldata ceiling = signed.ceiling;
+        bool within =
+            ceiling.authorizationId == id &&
+                block.timestamp <= ceiling.expiry &&
+                head.credits >= ceiling.minCredits &&
+                due <= ceiling.maxDue;
+        for (uint256 m = 0; m < 4; ++m) within = within && head.units[m] <= ceiling.maxUnits[m];
+        if (!within) return (signer, abi.encodeWithSelector(CeilingExceeded.selector, id, due));
+        signer = signerFor(consumer, _hashTypedDataV4(ceiling.hash()), signed.signature, due, head.asOf);
+        if (signer == address(0)) problem = abi.encodeWithSelector(SignatureInvalid.selector, consumer);
+    }
+
+    /// @dev The key that validly signed for `wallet` what comes to `due`: its own, a session key's, or the wallet's
+    /// address where its code agrees (EIP-1271). Zero if none.
+    function signerFor(
+        address wallet,
+        bytes32 digest,
+        bytes calldata signature,
+        uint256 due,
+        uint40 asOf
+    ) private view returns (address signer) {
+        signer = Signatures.signerOf(digest, signature);
+        if (signer == wallet) return signer;
+        if (signer != address(0)) {
+            uint256 cap = sessionKeys.capOf(wallet, signer, asOf);
+            if (cap > 0 && due <= cap) return signer;
+        }
+        return Signatures.isAgreedBy(wallet, digest, signature) ? wallet : address(0);
+    }
+
+    function isConsistent(
+        CompactTerms calldata terms,
+        Head calldata previous,
+        Head calldata head,
+        bytes32[] calldata proof
+    ) private view returns (bool) {
+        return
+            terms.flags & Terms.FAST != 0 ||
+            UsageLog.extends(previous.size, previous.root, head.size, head.root, proof);
+    }
+
+    /// @dev EIP-712 digest of the UsageHead; zero for the state before the first, which has nothing but zeros.
+    function digestOf(Head calldata head, bytes32 id) private view returns (bytes32) {
+        return head.isEmpty() ? bytes32(0) : _hashTypedDataV4(head.hash(id));
+    }
+
     /// @dev max(0, C(units) − credits), in token units.
-    function dueOf(bytes32 rateCard, uint64[4] memory units, uint128 credits) internal view returns (uint256) {
-        uint256 price = Pricing.price(CodeStore.read(rateCards, rateCard), units);
-        return price > credits ? price - credits : 0;
+    function dueOf(bytes32 rateCard, Head calldata head) internal view returns (uint256) {
+        uint256 price = Pricing.price(CodeStore.read(rateCards, rateCard), head.units);
+        return price > head.credits ? price - head.credits : 0;
+    }
+
+    /// @dev The same for the settled head, which the caller shows.
+    function settledDue(
+        bytes32 id,
+        Record storage record,
+        CompactTerms calldata terms,
+        Head calldata head
+    ) internal view returns (uint256) {
+        require(digestOf(head, id) == record.headDigest, HeadMoved(id, record.headDigest));
+        return head.size == 0 ? 0 : dueOf(terms.rateCard, head);
+    }
+
+    /// @dev Reverts with an error that was returned; does nothing if there is none.
+    function raise(bytes memory problem) private pure {
+        if (problem.length == 0) return;
+        // Memory-safe: reads `problem` only, and ends the call.
+        assembly ("memory-safe") {
+            revert(add(problem, 0x20), mload(problem))
+        }
     }
 
     // ------------------------------------------------------------------------------------------------- end
 
     /// @inheritdoc IAuthorizations
-    function revoke(AuthorizationTerms calldata terms, uint16 reason) external {
-        bytes32 id = _hashTypedDataV4(terms.compact().hash());
-        require(
-            msg.sender == terms.provider || msg.sender == spaces.spaceOf(terms.scope.space).operator,
-            AuthorizationNotYours(id, msg.sender)
-        );
+    function revoke(AuthorizationTerms calldata terms, Requirement[] calldata approvers, uint16 reason) external {
+        bytes32 id = _hashTypedDataV4(terms.hash());
+        address by = _msgSender();
+        require(admission.mayRevoke(by, terms, approvers), AuthorizationNotYours(id, by));
 
-        uint40 endedAt = end(id, uint256(terms.revokeGrace) + block.timestamp, reason);
+        uint40 endedAt = end(id, block.timestamp + terms.revokeGrace);
 
-        emit Revoked(id, msg.sender, endedAt, reason);
+        emit Revoked(id, by, endedAt, reason);
     }
 
     /// @inheritdoc IAuthorizations
     function close(CompactTerms calldata terms, uint16 reason) external {
         bytes32 id = _hashTypedDataV4(terms.hash());
-        require(msg.sender == terms.provider || msg.sender == terms.consumer, AuthorizationNotYours(id, msg.sender));
+        address by = _msgSender();
+        require(by == terms.provider || by == terms.consumer, AuthorizationNotYours(id, by));
 
         // The grace is the consumer's: closing gives the provider no way around it.
-        uint256 grace = msg.sender == terms.consumer ? 0 : terms.revokeGrace;
-        uint40 endedAt = end(id, block.timestamp + grace, reason);
+        uint40 endedAt = end(id, block.timestamp + (by == terms.consumer ? 0 : terms.revokeGrace));
 
-        emit ClosedEarly(id, msg.sender, endedAt, reason);
+        emit ClosedEarly(id, by, endedAt, reason);
     }
 
-    function end(bytes32 id, uint256 endsAt, uint16 reason) private returns (uint40 endedAt) {
-        requireStatus(id, Status.OPEN);
+    /// @inheritdoc IAuthorizations
+    function endByParent(AuthorizationTerms calldata child) external {
+        bytes32 id = _hashTypedDataV4(child.hash());
+        bytes32 parent = child.scope.parent;
+        uint40 parentEnd = records[parent].endedAt;
+        require(parent != 0 && parentEnd < records[id].endedAt, ParentNotEnded(parent, parentEnd));
+
+        // Never in the past: what the child's parties acknowledged keeps its whole settlement window.
+        uint40 endedAt = end(id, parentEnd > block.timestamp ? parentEnd : block.timestamp);
+
+        emit EndedByParent(id, parent, endedAt);
+    }
+
+    function end(bytes32 id, uint256 endsAt) private returns (uint40 endedAt) {
         Record storage record = records[id];
-        // A later end never prolongs an earlier one, nor takes its reason.
+        require(statusOf(record) == Status.OPEN, AuthorizationStatus(id, statusOf(record)));
+        // A later end never prolongs an earlier one.
         require(endsAt < record.endedAt, AuthorizationEnding(id, record.endedAt));
 
         endedAt = SafeCast.toUint40(endsAt);
         record.endedAt = endedAt;
-        record.reason = reason;
+    }
+
+    /// @inheritdoc IAuthorizations
+    function closeTogether(Closing calldata closing) external {
+        _closeTogether(closing);
+    }
+
+    function _closeTogether(Closing calldata closing) private returns (bytes32 id) {
+        CompactTerms calldata terms = closing.terms;
+        Head calldata head = closing.head;
+        Close calldata agreed = closing.close;
+        id = _hashTypedDataV4(terms.hash());
+        Record storage record = standing(id);
+        bytes32 digest = digestOf(head, id);
+        if (digest != record.headDigest) {
+            raise(checkHead(id, record, terms, closing.previous, head));
+            require(
+                isConsistent(terms, closing.previous, head, closing.consistency),
+                HeadInconsistent(id, closing.previous.size, head.size)
+            );
+        }
+        uint256 due = digest == 0 ? 0 : dueOf(terms.rateCard, head);
+        require(
+            agreed.authorizationId == id && agreed.headDigest == digest && block.timestamp <= agreed.deadline,
+            CloseInvalid(id, agreed.finalPaid, due)
+        );
+        bytes32 closeDigest = _hashTypedDataV4(agreed.hash());
+        requireSigned(terms.provider, closeDigest, closing.providerSignature);
+        requireSigned(terms.consumer, closeDigest, closing.consumerSignature);
+
+        record.headDigest = digest;
+        if (digest != 0) record.basis = Basis.CONSUMER;
+        record.status = Status.CLOSED;
+        if (block.timestamp < record.endedAt) record.endedAt = uint40(block.timestamp);
+        uint128 finalDue = _payFinally(id, record, terms, agreed.finalPaid, due);
+        uint128 released = _release(id, record, terms);
+
+        emit ClosedTogether(id, head, finalDue, record.paid, released, record.endedAt);
+    }
+
+    /// @inheritdoc IAuthorizations
+    function renew(Closing calldata closing, Opening calldata opening) external returns (bytes32 successor) {
+        bytes32 id = _closeTogether(closing);
+        require(opening.terms.scope.supersedes == id, IAdmission.TermsInvalid("scope.supersedes"));
+        successor = _open(opening);
+
+        emit Renewed(id, successor);
     }
 
     /// @inheritdoc IAuthorizations
     function finalize(CompactTerms calldata terms) external {
         bytes32 id = _hashTypedDataV4(terms.hash());
-        Record storage record = records[id];
-        require(record.status == Status.OPEN, AuthorizationStatus(id, record.status));
+        Record storage record = standing(id);
         uint256 windowEnd = uint256(record.endedAt) + terms.thawSeconds;
         require(block.timestamp > windowEnd, WindowNotOver(id, windowEnd, block.timestamp));
 
         record.status = Status.CLOSED;
-        uint128 released = _release(id, terms);
+        uint128 released = _release(id, record, terms);
 
         emit Finalized(id, released);
     }
@@ -322,20 +461,22 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         bytes32 digest = _hashTypedDataV4(offer.hash());
 
         // One more than any count an offer can allow.
-        acceptances[msg.sender][digest] = type(uint32).max;
+        acceptances[_msgSender()][digest] = type(uint32).max;
 
-        emit OfferCancelled(digest, msg.sender);
+        emit OfferCancelled(digest, _msgSender());
     }
 
     /// @inheritdoc IAuthorizations
     function cancelTerms(CompactTerms calldata terms) external {
         bytes32 id = _hashTypedDataV4(terms.hash());
-        require(msg.sender == terms.provider || msg.sender == terms.consumer, AuthorizationNotYours(id, msg.sender));
-        require(records[id].status == Status.NONE, AuthorizationStatus(id, statusOf(id)));
+        address by = _msgSender();
+        require(by == terms.provider || by == terms.consumer, AuthorizationNotYours(id, by));
+        Record storage record = records[id];
+        require(record.status == Status.NONE, AuthorizationStatus(id, statusOf(record)));
 
-        records[id].status = Status.CANCELLED;
+        record.status = Status.CANCELLED;
 
-        emit TermsCancelled(id, msg.sender);
+        emit TermsCancelled(id, by);
     }
 
     // ----------------------------------------------------------------------------------------------- views
@@ -345,48 +486,68 @@ abstract contract Authorizations is IAuthorizations, EIP712 {
         Record storage record = records[id];
         return
             Authorization({
-                root: record.root,
-                units: record.units,
-                size: record.size,
-                credits: record.credits,
-                asOf: record.asOf,
-                status: statusOf(id),
-                endedAt: record.endedAt,
-                reason: record.reason
+                headDigest: record.headDigest,
+                status: statusOf(record),
+                basis: record.basis,
+                depth: record.depth,
+                endedAt: record.endedAt
             });
     }
 
     /// @inheritdoc IAuthorizations
     function idOf(AuthorizationTerms calldata terms) external view returns (bytes32) {
-        return _hashTypedDataV4(terms.compact().hash());
+        return _hashTypedDataV4(terms.hash());
     }
 
     /// @inheritdoc IAuthorizations
     function priceOf(bytes32 rateCard, uint64[4] calldata units) external view returns (uint256) {
         bytes memory card = CodeStore.read(rateCards, rateCard);
-        require(card.length > 0 && card[0] == 0x01, TermsInvalid("rateCard"));
+        require(card.length > 0 && card[0] == 0x01, IAdmission.TermsInvalid("rateCard"));
         return Pricing.price(card, units);
     }
 
-    function statusOf(bytes32 id) internal view returns (Status) {
-        Record storage record = records[id];
+    /// @inheritdoc ERC165
+    function supportsInterface(bytes4 id) public view virtual override returns (bool) {
+        return id == type(IAuthorizations).interfaceId || super.supportsInterface(id);
+    }
+
+    function statusOf(Record storage record) internal view returns (Status) {
         bool over = record.status == Status.OPEN && block.timestamp >= record.endedAt;
         return over ? Status.ENDED : record.status;
     }
 
-    function requireStatus(bytes32 id, Status wanted) internal view {
-        Status status = statusOf(id);
-        require(status == wanted, AuthorizationStatus(id, status));
+    /// @dev The record of what is open or ended and not yet closed.
+    function standing(bytes32 id) internal view returns (Record storage record) {
+        record = records[id];
+        require(record.status == Status.OPEN, AuthorizationStatus(id, record.status));
+    }
+
+    function toAmount(uint256 amount) internal pure returns (uint96) {
+        require(amount <= type(uint96).max, AmountTooLarge(amount));
+        return uint96(amount);
     }
 
     // ------------------------------------------------------------------------- what the two ledgers fill in
 
     /// @dev Sets the reservation aside, or reverts.
-    function _reserve(bytes32 id, AuthorizationTerms calldata terms, uint128 amount) internal virtual;
+    function _reserve(AuthorizationTerms calldata terms, uint128 amount) internal virtual;
 
     /// @dev Pays what is newly due as far as possible and returns the total paid. Calls no other contract.
-    function _pay(bytes32 id, CompactTerms memory terms, uint128 due) internal virtual returns (uint128 paid);
+    function _pay(Record storage record, CompactTerms calldata terms, uint256 due) internal virtual returns (uint256);
+
+    /// @dev Brings what is paid to what both wallets agreed on, if that is within bounds; returns what is finally due.
+    function _payFinally(
+        bytes32 id,
+        Record storage record,
+        CompactTerms calldata terms,
+        uint128 finalPaid,
+        uint256 due
+    ) internal virtual returns (uint128 finalDue);
 
     /// @dev Gives back what was reserved and never paid, and returns the amount.
-    function _release(bytes32 id, CompactTerms calldata terms) internal virtual returns (uint128 released);
+    function _release(
+        bytes32 id,
+        Record storage record,
+        CompactTerms calldata terms
+    ) internal virtual returns (uint128 released);
 }

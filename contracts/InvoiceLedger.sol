@@ -2,9 +2,9 @@
 pragma solidity 0.8.37;
 
 import {Authorizations} from "./Authorizations.sol";
+import {IAdmission} from "./interfaces/IAdmission.sol";
 import {IInvoiceLedger} from "./interfaces/IInvoiceLedger.sol";
-import {IProductRegistry} from "./interfaces/IProductRegistry.sol";
-import {ISpaceRegistry} from "./interfaces/ISpaceRegistry.sol";
+import {ISessionKeys} from "./interfaces/ISessionKeys.sol";
 import {AuthorizationTerms, CompactTerms, Terms} from "./libraries/Terms.sol";
 
 /// @title Invoiced money
@@ -12,18 +12,18 @@ import {AuthorizationTerms, CompactTerms, Terms} from "./libraries/Terms.sol";
 contract InvoiceLedger is IInvoiceLedger, Authorizations {
     using Terms for CompactTerms;
 
-    mapping(bytes32 authorizationId => Invoiced) private invoiced;
     /// @dev Stands in `recorded` for a payment that was taken back: its reference stays used.
     uint128 private constant REVERSED = type(uint128).max;
 
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private recorded;
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private claims;
+    mapping(bytes32 authorizationId => uint128) private claimedOf;
 
     constructor(
-        ISpaceRegistry spaces_,
-        IProductRegistry products_,
-        address rateCards_
-    ) Authorizations(spaces_, products_, rateCards_) {}
+        IAdmission admission_,
+        ISessionKeys sessionKeys_,
+        address forwarder
+    ) Authorizations(admission_, sessionKeys_, forwarder) {}
 
     /// @inheritdoc IInvoiceLedger
     function recordPayment(CompactTerms calldata terms, bytes32 referenceHash, uint128 amount) external {
@@ -33,7 +33,8 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
         if (known == amount) return;
 
         recorded[id][referenceHash] = amount;
-        uint128 paid = invoiced[id].paid += amount;
+        uint96 paid = toAmount(uint256(records[id].paid) + amount);
+        records[id].paid = paid;
 
         emit PaymentRecorded(id, referenceHash, amount, paid);
     }
@@ -45,7 +46,8 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
         require(amount > 0 && amount != REVERSED, PaymentUnknown(id, referenceHash));
 
         recorded[id][referenceHash] = REVERSED;
-        uint128 paid = invoiced[id].paid -= amount;
+        // Only what was recorded is taken back.
+        uint96 paid = records[id].paid -= uint96(amount);
 
         emit PaymentReversed(id, referenceHash, amount, paid);
     }
@@ -58,14 +60,15 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
         if (known == amount) return;
 
         claims[id][referenceHash] = amount;
-        uint128 claimed = invoiced[id].claimed += amount;
+        uint128 claimed = claimedOf[id] += amount;
 
         emit PaymentClaimed(id, referenceHash, amount, claimed);
     }
 
     /// @inheritdoc IInvoiceLedger
     function invoicedOf(bytes32 authorizationId) external view returns (Invoiced memory) {
-        return invoiced[authorizationId];
+        Record storage record = records[authorizationId];
+        return Invoiced({due: record.amount, paid: record.paid, claimed: claimedOf[authorizationId]});
     }
 
     /// @dev The same reference and amount again is a retry; anything else under a known reference is a mistake.
@@ -79,25 +82,43 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
         id = _hashTypedDataV4(terms.hash());
         Status status = records[id].status;
         require(status == Status.OPEN || status == Status.CLOSED, AuthorizationStatus(id, status));
-        require(msg.sender == party, AuthorizationNotYours(id, msg.sender));
+        require(_msgSender() == party, AuthorizationNotYours(id, _msgSender()));
     }
 
     /// @inheritdoc Authorizations
-    function _reserve(bytes32, AuthorizationTerms calldata terms, uint128 amount) internal pure override {
-        require(terms.flags & Terms.INVOICED != 0, TermsInvalid("flags"));
+    function _reserve(AuthorizationTerms calldata terms, uint128 amount) internal pure override {
+        require(terms.flags & Terms.INVOICED != 0, IAdmission.TermsInvalid("flags"));
         // An ISO 4217 code is three bytes: anything longer is a token address that escaped from escrow.
-        require(uint160(terms.token) >> 24 == 0 && uint160(terms.token) >> 16 != 0, TermsInvalid("token"));
-        require(amount == 0, TermsInvalid("reserve"));
+        require(uint160(terms.token) >> 24 == 0 && uint160(terms.token) >> 16 != 0, IAdmission.TermsInvalid("token"));
+        require(amount == 0, IAdmission.TermsInvalid("reserve"));
     }
 
     /// @inheritdoc Authorizations
-    function _pay(bytes32 id, CompactTerms memory, uint128 due) internal override returns (uint128 paid) {
-        invoiced[id].due = due;
-        return invoiced[id].paid;
+    function _pay(Record storage record, CompactTerms calldata, uint256 due) internal override returns (uint256 paid) {
+        record.amount = uint96(due); // range-checked by the caller
+        return record.paid;
     }
 
     /// @inheritdoc Authorizations
-    function _release(bytes32, CompactTerms calldata) internal pure override returns (uint128) {
+    function _payFinally(
+        bytes32 id,
+        Record storage record,
+        CompactTerms calldata,
+        uint128 finalPaid,
+        uint256 due
+    ) internal override returns (uint128) {
+        require(finalPaid <= due, CloseInvalid(id, finalPaid, due));
+        record.amount = toAmount(finalPaid);
+        return finalPaid;
+    }
+
+    /// @inheritdoc Authorizations
+    function _release(bytes32, Record storage, CompactTerms calldata) internal pure override returns (uint128) {
         return 0;
+    }
+
+    /// @inheritdoc Authorizations
+    function supportsInterface(bytes4 id) public view override returns (bool) {
+        return id == type(IInvoiceLedger).interfaceId || super.supportsInterface(id);
     }
 }

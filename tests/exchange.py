@@ -18,7 +18,7 @@ from ledger.chain.client import Chain
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.loopback import HOST, listen
 from ledger.core.ratecard import MAX_UNITS, Meter, Tier
-from ledger.core.terms import AuthorizationTerms
+from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.metering.client import Consumer
 from ledger.metering.gateway import Gateway, create_gateway
 from ledger.metering.log import SignedHead, open_usage
@@ -66,6 +66,7 @@ class Exchange:
     http: httpx.Client
     closing: list[Any] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
+    settled: dict[Hash32, UsageHead] = field(default_factory=dict)
 
     def follow(self) -> None:
         """Brings the mirror to the head, as the follower would."""
@@ -95,8 +96,11 @@ class Exchange:
     def settle(self, terms: AuthorizationTerms, signed: SignedHead, settled: int = 0) -> None:
         """A third party settles a head both signed."""
         tree = self.gateway.log(signed.head.authorization_id).tree
+        previous = self.settled.get(signed.head.authorization_id)
+        self.settled[signed.head.authorization_id] = signed.head
         settlement = {
             "terms": terms.as_json(),
+            "previous": previous.as_json() if previous else None,
             "head": signed.head.as_json(),
             "providerSignature": signed.provider_signature,
             "consumerSignature": signed.consumer_signature,

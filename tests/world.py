@@ -77,6 +77,7 @@ class World:
     product: Hash32 = ZERO_HASH
     version: Hash32 = ZERO_HASH
     salt: int = 0
+    heads: dict[tuple[Hash32, int], UsageHead] = field(default_factory=dict)
 
     @staticmethod
     def on(chain: Chain) -> "World":
@@ -165,6 +166,7 @@ class World:
             ],
             "metadata": digest(f"metadata {name}"),
             "policyHash": digest(POLICY),
+            "parents": [],
         }
         made = prepare(self.chain, self.deployment, "product.publish", arguments, self.provider.address)
         wait(self.chain, broadcast(self.chain, self.provider.sign_transaction(made)))
@@ -273,10 +275,14 @@ class World:
     def settlement(
         self, terms: AuthorizationTerms, head: UsageHead, settled: int = 0, **changes: Any
     ) -> dict[str, Any]:
+        """`settled`: the size of the head that is settled, of which an earlier call made a settlement."""
         domain = self.domain(terms)
+        self.heads[head.authorization_id, head.size] = head
+        previous = self.heads[head.authorization_id, settled] if settled else None
         proof = log_tree(head.size).consistency(min(settled, head.size))
         return {
             "terms": terms.as_json(),
+            "previous": previous.as_json() if previous else None,
             "head": head.as_json(),
             "providerSignature": self.provider.sign(head, domain),
             "consumerSignature": self.consumer.sign(head, domain),
@@ -286,6 +292,11 @@ class World:
     def settle(self, terms: AuthorizationTerms, size: int, units: Quad, settled: int = 0, **changes: Any) -> Receipt:
         head = self.head(terms, size, units, **changes)
         return self.send(self.stranger, "settle.one", settlement=self.settlement(terms, head, settled))
+
+    def last(self, terms: AuthorizationTerms) -> dict[str, Any] | None:
+        """The largest head of which a settlement was made, as JSON."""
+        found = [head for (id_, _), head in sorted(self.heads.items()) if id_ == self.id(terms)]
+        return found[-1].as_json() if found else None
 
     # ------------------------------------------------------------------------------------------- reads
 
@@ -299,6 +310,11 @@ class World:
     def state(self, terms: AuthorizationTerms) -> dict[str, Any]:
         found: dict[str, Any] = self.read(terms.ledger, "authorizationOf", raw(self.id(terms)))
         return found
+
+    def settled(self, terms: AuthorizationTerms, size: int) -> bool:
+        """Is the head of this size, of which a settlement was made, the one the ledger holds?"""
+        head = self.heads[self.id(terms), size]
+        return bool(self.state(terms)["headDigest"] == head.digest(self.domain(terms)))
 
     def ledger_balance(self) -> int:
         return int(self.read("DemoYuan", "balanceOf", self.deployment.address("UsageLedger")))

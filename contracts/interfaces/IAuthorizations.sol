@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Acceptance, AuthorizationTerms, CompactTerms, Offer, UsageHead} from "../libraries/Terms.sol";
+import {
+    Acceptance,
+    Approval,
+    AuthorizationTerms,
+    Close,
+    CompactTerms,
+    Head,
+    Offer,
+    Requirement,
+    UsageCeiling
+} from "../libraries/Terms.sol";
 
 /// @title Authorizations and the heads of their usage logs
 /// @notice What UsageLedger (escrowed money) and InvoiceLedger (money through banks) have in common.
 /// An authorization's id is the EIP-712 digest of its terms, so it is bound to chain and ledger, and every function
-/// takes the terms themselves: the ledger stores only what changes.
+/// takes the terms themselves. Of the settled head the ledger keeps the digest that both wallets signed, so whoever settles
+/// the next one also shows the one before. The ledger stores only what changes.
 ///
-/// Life: NONE — open → OPEN — revoke, close or validUntil → ENDED — finalize after the settlement window → CLOSED.
-/// A head may be settled until `endedAt + thawSeconds`, the end of the window.
+/// Life: NONE — open → OPEN — revoke, close, endByParent or validUntil → ENDED — finalize after the settlement window →
+/// CLOSED; or from OPEN or ENDED straight to CLOSED when both close together. A head may be settled until
+/// `endedAt + thawSeconds`, the end of the window.
+///
+/// Whoever is named as the caller may also have signed a ForwardRequest that somebody else pays for (ERC-2771).
 interface IAuthorizations {
     enum Status {
         NONE,
@@ -17,6 +31,15 @@ interface IAuthorizations {
         ENDED, // nothing more is served; heads still settle until the window ends
         CLOSED, // for ever
         CANCELLED // the terms were withdrawn before they were opened
+    }
+
+    /// @notice Who vouched for the settled head on the consumer's side.
+    enum Basis {
+        NONE, // nothing is settled
+        CONSUMER,
+        AGENT,
+        AGENT_CAPPED, // the metering agent, under the consumer's ceiling
+        CEILING // nobody saw it: the consumer had agreed to pay up to a ceiling
     }
 
     /// @notice Everything needed to open an authorization; anyone may submit it.
@@ -27,27 +50,45 @@ interface IAuthorizations {
         bytes providerSignature; // over the offer, or over the terms
         bytes consumerSignature; // over the terms
         bytes acceptanceSignature; // over the acceptance
+        Requirement[] approvers; // the list that scope.approversHash names
+        Approval[] approvals;
+        AuthorizationTerms[] parents; // the terms that scope.parent names; none or one
+    }
+
+    struct SignedCeiling {
+        UsageCeiling ceiling;
+        bytes signature;
     }
 
     /// @notice One head to settle; anyone may submit it.
     struct Settlement {
         CompactTerms terms;
-        UsageHead head;
+        Head previous; // the settled head; all zero before the first
+        Head head;
         bytes providerSignature; // may be empty if the provider is the caller
-        bytes consumerSignature;
+        bytes consumerSignature; // the consumer's or the metering agent's; empty under a ceiling alone
+        SignedCeiling[] ceilings; // none or one
         bytes32[] consistency; // RFC 9162 proof from the settled head; empty if there is none, or flag FAST
     }
 
-    /// @notice What the ledger holds about an authorization.
+    /// @notice A last head and what both wallets agreed it comes to.
+    struct Closing {
+        CompactTerms terms;
+        Head previous; // the settled head; all zero before the first
+        Head head; // the final head; may be the settled one
+        Close close;
+        bytes providerSignature; // over the close, by the wallet itself
+        bytes consumerSignature; // over the close, by the wallet itself
+        bytes32[] consistency;
+    }
+
+    /// @notice What the ledger holds about an authorization, whatever its money.
     struct Authorization {
-        bytes32 root;
-        uint64[4] units;
-        uint64 size;
-        uint128 credits; // token units
-        uint40 asOf; // seconds
+        bytes32 headDigest; // EIP-712 digest of the settled UsageHead; zero before the first
         Status status; // as of the current block's time
-        uint40 endedAt; // validUntil, or earlier
-        uint16 reason; // why it ended early, 0 if it did not
+        Basis basis;
+        uint8 depth; // generations of parents above it
+        uint40 endedAt; // seconds; validUntil, or earlier
     }
 
     /// @notice Opened, with all that was signed: events alone rebuild the state.
@@ -60,23 +101,48 @@ interface IAuthorizations {
         uint128 reserved,
         bytes32 offerDigest
     );
+    /// @notice An approval given with the opening.
+    event Approved(
+        bytes32 indexed authorizationId,
+        address indexed approver,
+        uint16 indexed approvalType,
+        bytes32 documentHash,
+        uint40 validUntil
+    );
     /// @param due price of the head's units less its credits, token units
     /// @param paid total paid (escrowed) or recorded as paid (invoiced) after this head
     /// @param arrears due and not paid
-    /// @param by who submitted it; where that is the provider, calling was its signature
+    /// @param providerSigner the key that signed for the provider; zero where the provider was the caller
+    /// @param consumerSigner the key that signed for the consumer or its metering agent
     event Settled(
         bytes32 indexed authorizationId,
-        UsageHead head,
+        Head head,
         uint128 due,
         uint128 paid,
         uint128 arrears,
-        address by
+        address providerSigner,
+        address consumerSigner,
+        Basis basis
     );
     /// @notice Row `row` of a batch was not settled; `problem` is the error settle would have reverted with.
     event SettlementSkipped(uint256 indexed row, bytes32 indexed authorizationId, bytes problem);
     event Revoked(bytes32 indexed authorizationId, address indexed by, uint40 endedAt, uint16 reason);
     event ClosedEarly(bytes32 indexed authorizationId, address indexed by, uint40 endedAt, uint16 reason);
+    event EndedByParent(bytes32 indexed authorizationId, bytes32 indexed parent, uint40 endedAt);
+    /// @notice Both wallets closed for ever; `due`, `paid` and `released` are final.
+    /// @param endedAt seconds; now, or earlier if it had ended before
+    /// @param endedAt seconds; the time of the close, or earlier if it had ended before
+    event ClosedTogether(
+        bytes32 indexed authorizationId,
+        Head head,
+        uint128 due,
+        uint128 paid,
+        uint128 released,
+        uint40 endedAt
+    );
     event Finalized(bytes32 indexed authorizationId, uint128 released);
+    /// @notice `successor` took over from `authorizationId` in one transaction.
+    event Renewed(bytes32 indexed authorizationId, bytes32 indexed successor);
     event OfferCancelled(bytes32 indexed offerDigest, address indexed provider);
     event TermsCancelled(bytes32 indexed authorizationId, address indexed by);
 
@@ -88,11 +154,11 @@ interface IAuthorizations {
     error AuthorizationEnding(bytes32 authorizationId, uint40 endedAt);
     error AuthorizationNotYours(bytes32 authorizationId, address caller);
     error TermsExpired(uint40 validUntil, uint256 nowSeconds);
-    /// @notice A field of the terms breaks a rule; `field` is its name.
-    error TermsInvalid(string field);
-    /// @notice The wallet is not admitted to the space in this role, or is suspended.
-    error PartyNotActive(bytes32 space, address wallet, uint32 role);
-    error VersionNotListed(bytes32 version);
+    /// @notice The terms given as the parent's are not what `scope.parent` names, or the parent is not open, or it has
+    /// four generations above it already.
+    error ParentNotOpen(bytes32 parent, Status status, uint8 depth);
+    /// @notice The parent does not end before the child does.
+    error ParentNotEnded(bytes32 parent, uint40 endedAt);
     error OfferExhausted(bytes32 offerDigest, uint32 maxAcceptances);
     error OfferExpired(bytes32 offerDigest, uint40 offerUntil);
     /// @notice The offer is for other terms.
@@ -102,8 +168,8 @@ interface IAuthorizations {
     /// @notice The signature is not the wallet's, over these bytes, on this chain and ledger.
     error SignatureInvalid(address wallet);
 
-    /// @notice The head names another authorization than the terms.
-    error HeadForeign(bytes32 authorizationId, bytes32 headAuthorizationId);
+    /// @notice The settled head is another than the one given as `previous`: somebody settled in between, so look again.
+    error HeadMoved(bytes32 authorizationId, bytes32 headDigest);
     /// @notice The head does not extend the one already settled.
     error HeadStale(bytes32 authorizationId, uint64 settledSize, uint64 size);
     /// @notice Units, credits or asOf are lower than in the settled head.
@@ -114,27 +180,49 @@ interface IAuthorizations {
     error HeadOverQuota(bytes32 authorizationId, uint256 meter, uint64 units, uint64 maxUnits);
     /// @notice The settled head is not a prefix of this one, or the proof does not show that it is.
     error HeadInconsistent(bytes32 authorizationId, uint64 settledSize, uint64 size);
+    /// @notice The head is beyond the consumer's ceiling, or the ceiling is over or for another authorization.
+    error CeilingExceeded(bytes32 authorizationId, uint256 due);
+    /// @notice A metering agent's head needs the consumer's ceiling too (flag AGENT_CAPPED).
+    error CeilingMissing(bytes32 authorizationId);
     error WindowOver(bytes32 authorizationId, uint256 windowEnd, uint256 nowSeconds);
     error WindowNotOver(bytes32 authorizationId, uint256 windowEnd, uint256 nowSeconds);
+    /// @notice The close names another authorization or head, is past its deadline, or its amount is out of bounds.
+    error CloseInvalid(bytes32 authorizationId, uint128 finalPaid, uint256 due);
+    /// @notice More than 2^96 - 1 token units.
     error AmountTooLarge(uint256 amount);
 
     /// @notice Opens an authorization that both wallets signed, and reserves exactly what the consumer accepted.
-    /// Checked in this order: unused and in time; parties distinct and active in the space; product, version, space
-    /// and code lists match; rate card and split registered; offer, terms and acceptance signed.
+    /// Checked in this order: unused and in time; parent open; all that IAdmission.check says; offer, terms and
+    /// acceptance signed.
     function open(Opening calldata opening) external returns (bytes32 authorizationId);
 
-    /// @notice Settles one head. Reverts with the reason if it cannot.
+    /// @notice Settles one head. Reverts with the reason if it cannot. Checked in this order: the settled head is
+    /// `previous`; open and within the window; size, units, credits, time and quota; price; the provider's word (its
+    /// signature, a session key's, or being the caller); the consumer's (its signature, a session key's, the metering
+    /// agent's, or a ceiling); the consistency proof.
     function settle(Settlement calldata settlement) external;
 
     /// @notice Settles each row it can and skips the others with SettlementSkipped. No row's content makes the batch
     /// revert, if it is well-formed call data and the gas is enough: a contract wallet may use 150,000 to answer.
     function settleMany(Settlement[] calldata settlements) external;
 
-    /// @notice Ends after the revocation grace. By the provider or the space's operator.
-    function revoke(AuthorizationTerms calldata terms, uint16 reason) external;
+    /// @notice Ends after the revocation grace. By the provider, the space's operator or a required approver.
+    /// @param approvers the list that `terms.scope.approversHash` names, if the caller is on it; else empty
+    function revoke(AuthorizationTerms calldata terms, Requirement[] calldata approvers, uint16 reason) external;
 
     /// @notice Ends at once if the consumer calls, after the revocation grace if the provider does.
     function close(CompactTerms calldata terms, uint16 reason) external;
+
+    /// @notice Ends a child together with its parent, or at once if that has ended already. By anyone.
+    function endByParent(AuthorizationTerms calldata child) external;
+
+    /// @notice Closes for ever at a final head and amount that both wallets signed: pays, releases, and needs no window.
+    /// Escrowed: what was paid ≤ finalPaid ≤ what is due and reserved. Invoiced: finalPaid is what is due, at most the
+    /// head's price.
+    function closeTogether(Closing calldata closing) external;
+
+    /// @notice Closes one authorization together and opens the one that supersedes it: the reservation moves on.
+    function renew(Closing calldata closing, Opening calldata opening) external returns (bytes32 successor);
 
     /// @notice Closes for ever once the settlement window is over, and releases what is left. By anyone.
     function finalize(CompactTerms calldata terms) external;

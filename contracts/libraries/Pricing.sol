@@ -58,27 +58,51 @@ library Pricing {
 
     /// @notice C(units): graduated price of the lifetime totals, floored once per meter. In token units.
     /// @dev Units on a meter the card does not have are not priced: opening refuses a quota for them.
-    /// Cannot overflow: a tier costs less than 2^64 · 2^128, and there are at most 32 tiers.
+    /// Unchecked: a tier costs less than 2^64 · 2^128 and there are at most 32; units are taken away only where they are
+    /// not more than what is left; tiers rise strictly, and a scale is never zero (`encode` sees to both).
     function price(bytes memory card, uint64[4] memory units) internal pure returns (uint256 total) {
+        unchecked {
+            uint256 meters = meterCount(card);
+            uint256 offset = 23;
+            for (uint256 m = 0; m < meters; ++m) {
+                uint256 unitScale = read(card, offset, 8);
+                uint256 free = read(card, offset + 8, 8);
+                uint256 tier = offset + 17;
+                offset = tier + read(card, offset + 16, 1) * 24;
+                if (units[m] <= free) continue;
+                uint256 left = units[m] - free;
+                uint256 from = 0;
+                uint256 cost = 0;
+                for (; left > 0; tier += 24) {
+                    uint256 upTo = read(card, tier, 8);
+                    uint256 inTier = upTo - from;
+                    if (left < inTier) inTier = left;
+                    cost += inTier * read(card, tier + 8, 16);
+                    left -= inTier;
+                    from = upTo;
+                }
+                total += cost / unitScale;
+            }
+        }
+    }
+
+    /// @notice The first tier whose price is above the ceiling of its meter; ceilings are token units per million units,
+    /// zero for none.
+    function tierAbove(
+        bytes memory card,
+        uint128[4] memory ceilings
+    ) internal pure returns (bool found, uint256 meter, uint256 tier) {
         uint256 meters = meterCount(card);
         uint256 offset = 23;
         for (uint256 m = 0; m < meters; ++m) {
             uint256 unitScale = read(card, offset, 8);
-            uint256 free = read(card, offset + 8, 8);
             uint256 tiers = read(card, offset + 16, 1);
             offset += 17;
-            uint256 left = units[m] > free ? units[m] - free : 0;
-            uint256 from = 0;
-            uint256 cost = 0;
-            for (uint256 t = 0; t < tiers && left > 0; ++t) {
-                uint256 upTo = read(card, offset + t * 24, 8);
-                uint256 inTier = left < upTo - from ? left : upTo - from;
-                cost += inTier * read(card, offset + t * 24 + 8, 16);
-                left -= inTier;
-                from = upTo;
+            for (uint256 t = 0; t < tiers; ++t) {
+                uint256 tierPrice = read(card, offset + t * 24 + 8, 16);
+                if (ceilings[m] != 0 && tierPrice * 1e6 > ceilings[m] * unitScale) return (true, m, t);
             }
             offset += tiers * 24;
-            total += cost / unitScale;
         }
     }
 

@@ -11,10 +11,21 @@ library Signatures {
     bytes4 internal constant MAGIC = 0x1626ba7e; // EIP-1271
 
     /// @notice True if `wallet` signed `digest`. Never reverts for what the signature or the wallet does.
-    /// @dev ECDSA accepts 65 bytes with low s only (EIP-2), so a signature has one form.
     function isBy(address wallet, bytes32 digest, bytes calldata signature) internal view returns (bool) {
-        (address signer, ECDSA.RecoverError problem, ) = ECDSA.tryRecover(digest, signature);
-        if (problem == ECDSA.RecoverError.NoError && signer == wallet) return true;
+        address signer = signerOf(digest, signature);
+        return (signer == wallet && signer != address(0)) || isAgreedBy(wallet, digest, signature);
+    }
+
+    /// @notice The key that signed `digest`; the zero address if the signature is no key's.
+    /// @dev 65 bytes with low s only (EIP-2), so a signature has one form.
+    function signerOf(bytes32 digest, bytes calldata signature) internal pure returns (address signer) {
+        ECDSA.RecoverError problem;
+        (signer, problem, ) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (problem != ECDSA.RecoverError.NoError) return address(0);
+    }
+
+    /// @notice True if `wallet` is a contract that calls the signature its own (EIP-1271).
+    function isAgreedBy(address wallet, bytes32 digest, bytes calldata signature) internal view returns (bool) {
         if (wallet.code.length == 0) return false;
 
         bytes memory question = abi.encodeWithSelector(MAGIC, digest, signature);

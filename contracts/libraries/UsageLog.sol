@@ -22,17 +22,36 @@ struct UsageLeaf {
 /// @dev The same bytes as ledger/core/usage_leaf.py and merkle.py; tests/vectors/usage_log.json holds both to it.
 library UsageLog {
     /// @notice Leaf hash, RFC 9162 section 2.1.1: SHA-256(0x00 ‖ leaf), 230 bytes in all.
-    function hash(UsageLeaf memory leaf) internal pure returns (bytes32) {
-        return
-            sha256(
-                bytes.concat(
-                    abi.encodePacked(bytes1(0x00), leaf.authorizationId, leaf.index, leaf.useIdHash),
-                    abi.encodePacked(leaf.units[0], leaf.units[1], leaf.units[2], leaf.units[3]),
-                    abi.encodePacked(leaf.cumUnits[0], leaf.cumUnits[1], leaf.cumUnits[2], leaf.cumUnits[3]),
-                    abi.encodePacked(leaf.cumCredits, leaf.eventTime, leaf.servedAt),
-                    abi.encodePacked(leaf.kind, leaf.purpose, leaf.modality, leaf.version, leaf.payloadHash)
-                )
-            );
+    function hash(UsageLeaf calldata leaf) internal view returns (bytes32 result) {
+        // Memory-safe: writes 255 bytes past the free pointer, which nothing has claimed, and the scratch word 0. Each
+        // store puts a field at the left of a word and the next one overwrites what is too much. The precompile cannot
+        // fail on 230 bytes but for want of gas, and then the whole call fails with it.
+        assembly ("memory-safe") {
+            let p := mload(0x40)
+            mstore8(p, 0)
+            calldatacopy(add(p, 1), leaf, 32) // authorizationId
+            mstore(add(p, 33), shl(192, calldataload(add(leaf, 0x20)))) // index
+            calldatacopy(add(p, 41), add(leaf, 0x40), 32) // useIdHash
+            mstore(add(p, 73), shl(192, calldataload(add(leaf, 0x60)))) // units
+            mstore(add(p, 81), shl(192, calldataload(add(leaf, 0x80))))
+            mstore(add(p, 89), shl(192, calldataload(add(leaf, 0xa0))))
+            mstore(add(p, 97), shl(192, calldataload(add(leaf, 0xc0))))
+            mstore(add(p, 105), shl(192, calldataload(add(leaf, 0xe0)))) // cumUnits
+            mstore(add(p, 113), shl(192, calldataload(add(leaf, 0x100))))
+            mstore(add(p, 121), shl(192, calldataload(add(leaf, 0x120))))
+            mstore(add(p, 129), shl(192, calldataload(add(leaf, 0x140))))
+            mstore(add(p, 137), shl(128, calldataload(add(leaf, 0x160)))) // cumCredits
+            mstore(add(p, 153), shl(216, calldataload(add(leaf, 0x180)))) // eventTime
+            mstore(add(p, 158), shl(216, calldataload(add(leaf, 0x1a0)))) // servedAt
+            mstore8(add(p, 163), calldataload(add(leaf, 0x1c0))) // kind
+            mstore8(add(p, 164), calldataload(add(leaf, 0x1e0))) // purpose
+            mstore8(add(p, 165), calldataload(add(leaf, 0x200))) // modality
+            calldatacopy(add(p, 166), add(leaf, 0x220), 64) // version, payloadHash
+            if iszero(staticcall(gas(), 2, p, 230, 0, 32)) {
+                revert(0, 0)
+            }
+            result := mload(0)
+        }
     }
 
     /// @notice Node hash, RFC 9162 section 2.1.1: SHA-256(0x01 ‖ left ‖ right).

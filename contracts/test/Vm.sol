@@ -4,11 +4,18 @@ pragma solidity 0.8.37;
 /// @title The cheat codes these tests use, as Hardhat's test runner provides them
 // solhint-disable-next-line interface-starts-with-i
 interface Vm {
+    struct Log {
+        bytes32[] topics;
+        bytes data;
+        address emitter;
+    }
+
     function readFile(string calldata path) external view returns (string memory);
     function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
     function parseJsonBytes32Array(string calldata json, string calldata key) external pure returns (bytes32[] memory);
     function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
+    function parseJsonString(string calldata json, string calldata key) external pure returns (string memory);
     function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
     function parseJsonUintArray(string calldata json, string calldata key) external pure returns (uint256[] memory);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
@@ -18,6 +25,12 @@ interface Vm {
     function etch(address account, bytes calldata code) external;
     function warp(uint256 timestamp) external;
     function prank(address sender) external;
+    function startPrank(address sender) external;
+    function stopPrank() external;
+    function chainId(uint256 id) external;
+    function deal(address account, uint256 amount) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory logs);
     function expectRevert(bytes calldata revertData) external;
     function expectRevert(bytes4 selector) external;
     function assume(bool condition) external pure;

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ledger.audit import bundle
+from ledger.audit.replay import SIGNATURES
 from ledger.billing.bills import bill_of
 from ledger.core.codes import digest as codes_digest
 from ledger.core.errors import InputInvalid
@@ -121,6 +122,8 @@ def _authorization(mirror: Connection, usage: Connection, row: dict[str, Any]) -
                 "data": e["data"],
             }
             for e in queries.events(mirror, authorization_id)
+            # What others say about it (a skipped row, a proven fact) is no part of its history.
+            if e["contract"] == terms.ledger and e["event"] in SIGNATURES
         ),
         f"{base}/bill.json": _document(bill.as_json() | {"digest": bill.digest()}),
     }

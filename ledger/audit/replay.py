@@ -13,18 +13,22 @@ from ledger.core.hashing import keccak256
 from ledger.core.ids import Hash32, hash_of, parse_bytes
 from ledger.core.terms import AuthorizationTerms, UsageHead
 
-_HEAD = "(bytes32,uint64,uint64[4],uint128,uint40,bytes32)"
+_HEAD = "(uint64,uint64[4],uint128,uint40,bytes32)"
 _SCOPE = "(bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,uint64,uint32,uint32,uint64[4],bytes32)"
 _TERMS = (
     f"({_SCOPE},address,address,address,address,bytes32,bytes32,uint64[4],uint40,uint40,uint32,uint32,uint8,bytes32)"
 )
 SIGNATURES = {
     "Opened": f"Opened(bytes32,address,address,{_TERMS},uint128,bytes32)",
-    "Settled": f"Settled(bytes32,{_HEAD},uint128,uint128,uint128,address)",
+    "Approved": "Approved(bytes32,address,uint16,bytes32,uint40)",
+    "Settled": f"Settled(bytes32,{_HEAD},uint128,uint128,uint128,address,address,uint8)",
     "ArrearsPaid": "ArrearsPaid(bytes32,uint128,uint128)",
     "Revoked": "Revoked(bytes32,address,uint40,uint16)",
     "ClosedEarly": "ClosedEarly(bytes32,address,uint40,uint16)",
+    "EndedByParent": "EndedByParent(bytes32,bytes32,uint40)",
+    "ClosedTogether": f"ClosedTogether(bytes32,{_HEAD},uint128,uint128,uint128,uint40)",
     "Finalized": "Finalized(bytes32,uint128)",
+    "Refunded": "Refunded(bytes32,uint128,uint128)",
     "ToppedUp": "ToppedUp(bytes32,address,uint128)",
     "ThawStarted": "ThawStarted(bytes32,uint128,uint40)",
     "Thawed": "Thawed(bytes32,uint128)",
@@ -86,32 +90,37 @@ def replay(rows: Sequence[Mapping[str, Any]], terms: AuthorizationTerms, authori
 
 
 def _apply(history: History, name: str, row: Mapping[str, Any], numbers: list[int], words: list[bytes]) -> None:
-    if name == "Settled":
-        a, b, c, d = numbers[2:6]
+    if name in ("Settled", "ClosedTogether"):
+        a, b, c, d = numbers[1:5]
         head = UsageHead(
-            authorization_id=hash_of(words[0]),
-            size=numbers[1],
+            authorization_id=Hash32(row["topics"][1]),
+            size=numbers[0],
             units=(a, b, c, d),
-            credits=numbers[6],
-            as_of=numbers[7],
-            root=hash_of(words[8]),
+            credits=numbers[5],
+            as_of=numbers[6],
+            root=hash_of(words[7]),
         )
-        history.paid = numbers[10]
-        history.settlements.append(
-            {
-                "head": head.as_json(),
-                "due": str(numbers[9]),
-                "paid": str(numbers[10]),
-                "arrears": str(numbers[11]),
-                "transaction": row["transactionHash"],
-                "block": row["blockNumber"],
-            }
-        )
+        due, history.paid = numbers[8], numbers[9]
+        if name == "Settled" or head.size > (history.settlements[-1]["head"]["size"] if history.settlements else 0):
+            history.settlements.append(
+                {
+                    "head": head.as_json(),
+                    "due": str(due),
+                    "paid": str(history.paid),
+                    "arrears": str(max(0, due - history.paid)),
+                    "transaction": row["transactionHash"],
+                    "block": row["blockNumber"],
+                }
+            )
+        if name == "ClosedTogether":
+            history.status, history.ended_at, history.ended_how = "CLOSED", numbers[11], "closed together"
     elif name == "ArrearsPaid":
         history.paid = numbers[1]
     elif name in ("Revoked", "ClosedEarly"):
         history.ended_at, history.reason = numbers[0], numbers[1]
         history.ended_how = "revoked" if name == "Revoked" else "closed"
+    elif name == "EndedByParent":
+        history.ended_at, history.ended_how = numbers[0], "ended by its parent"
     elif name == "Finalized":
         history.status = "CLOSED"
     elif name in _PAYMENTS:

@@ -9,7 +9,18 @@ from typing import Any
 
 from ledger.core.hashing import keccak256
 
-CORE = ("SpaceRegistry", "ProductRegistry", "RateCards", "UsageLedger", "InvoiceLedger")
+CORE = (
+    "Forwarder",
+    "SpaceRegistry",
+    "ProductRegistry",
+    "RateCards",
+    "Admission",
+    "SessionKeys",
+    "UsageLedger",
+    "InvoiceLedger",
+    "UsageEvidence",
+    "SubsidyPool",
+)
 DEMO_TOKEN = "DemoYuan"  # noqa: S105 - a contract's name
 
 type_names = dict[str, str]

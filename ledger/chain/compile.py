@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ledger.chain.artifacts import CORE
 from ledger.core.errors import SluiceError
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
-CONTRACTS = ("SpaceRegistry", "ProductRegistry", "RateCards", "UsageLedger", "InvoiceLedger")
 MOCKS = ("DemoYuan",)
 SIZE_LIMIT = 22_000  # bytes of deployed code; EIP-170 allows 24,576
 
@@ -71,7 +71,7 @@ def build(root: Path) -> dict[str, str]:
             os.chdir(before)
 
     artifacts = {}
-    for name in (*CONTRACTS, *MOCKS):
+    for name in (*CORE, *MOCKS):
         source = f"contracts/{'mocks/' if name in MOCKS else ''}{name}.sol"
         compiled = output["contracts"][source][name]
         deployed = compiled["evm"]["deployedBytecode"]

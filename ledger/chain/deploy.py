@@ -20,11 +20,16 @@ from ledger.core.typed_data import Domain
 
 # Constructor arguments, by the names of contracts deployed before.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "SpaceRegistry": (),
-    "ProductRegistry": ("SpaceRegistry",),
+    "Forwarder": (),
+    "SpaceRegistry": ("Forwarder",),
+    "ProductRegistry": ("SpaceRegistry", "Forwarder"),
     "RateCards": (),
-    "UsageLedger": ("SpaceRegistry", "ProductRegistry", "RateCards"),
-    "InvoiceLedger": ("SpaceRegistry", "ProductRegistry", "RateCards"),
+    "Admission": ("ProductRegistry", "RateCards"),
+    "SessionKeys": ("Forwarder",),
+    "UsageLedger": ("Admission", "SessionKeys", "Forwarder"),
+    "InvoiceLedger": ("Admission", "SessionKeys", "Forwarder"),
+    "UsageEvidence": ("UsageLedger", "InvoiceLedger", "SessionKeys"),
+    "SubsidyPool": ("UsageLedger", "SpaceRegistry", "Forwarder"),
     artifacts.DEMO_TOKEN: (),
 }
 

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, 
 from ledger.core.hashing import keccak256
 from ledger.core.ids import Address, Hash32, hash_of, parse_bytes, parse_hash
 from ledger.core.parse import load_json
-from ledger.core.terms import AuthorizationTerms
+from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.wallet import Wallet
 
@@ -288,3 +288,11 @@ def short(identifier: str) -> str:
 
 pass_app = click.make_pass_decorator(App)
 """Hands the App to a command as its first argument."""
+
+
+def settled_head(row: Mapping[str, Any]) -> UsageHead | None:
+    """The settled head of an authorization as the server shows it; None before the first."""
+    if row["size"] == "0":
+        return None
+    names = ("size", "units", "credits", "asOf", "root")
+    return UsageHead.from_json({"authorizationId": row["authorization"]} | {name: row[name] for name in names})

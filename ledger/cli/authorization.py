@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ledger.chain.operations import version_id
-from ledger.cli.app import App, pass_app, short
+from ledger.cli.app import App, pass_app, settled_head, short
 from ledger.cli.price import token_of
 from ledger.core import codes
 from ledger.core.errors import InputInvalid, NotFound, VerificationFailed
@@ -176,7 +176,7 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
     policy_hash = hash_of(sha256(policy.encode()))
     if version != ZERO_HASH:
         row = app.get(f"/v1/versions/{version}")
-        if version_id(product, row["digests"], row["metadata"], policy_hash) != version:
+        if version_id(product, row["digests"], row["metadata"], policy_hash, row["parents"]) != version:
             raise VerificationFailed(f"version {version} is not of this product, or has another policy")
     card = RateCard.from_json(
         {k: v for k, v in app.get(f"/v1/rate-cards/{options['card']}").items() if k != "rateCard"}
@@ -335,7 +335,8 @@ def revoke(app: App, authorization_id: str, reason: str) -> None:
     \b
     Example:  sluice --wallet provider.json authorization revoke 0x… --reason MISUSE
     """
-    _simple(app, "authorization.revoke", authorization_id, reason=codes.code("reasons", reason).number)
+    number = codes.code("reasons", reason).number
+    _simple(app, "authorization.revoke", authorization_id, approvers=[], reason=number)
 
 
 @authorization.command()
@@ -373,7 +374,10 @@ def top_up(app: App, authorization_id: str, amount: str) -> None:
     \b
     Example:  sluice --wallet consumer.json authorization top-up 0x… --amount 50
     """
-    _simple(app, "authorization.top-up", authorization_id, amount=str(parse_yuan(amount)))
+    wanted, _ = app.terms(authorization_id)
+    settled = settled_head(app.get(f"/v1/authorizations/{wanted}"))
+    shown = settled.as_json() if settled else None
+    _simple(app, "authorization.top-up", authorization_id, settled=shown, amount=str(parse_yuan(amount)))
 
 
 @authorization.command()

@@ -1,13 +1,14 @@
 """`sluice head`: the signed state of a usage log."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from sqlalchemy import Engine
 
-from ledger.cli.app import App, pass_app
+from ledger.cli.app import App, pass_app, settled_head
 from ledger.cli.use import consumer_of
 from ledger.core.errors import NotFound
 from ledger.core.ids import Hash32, hash_of
@@ -40,9 +41,9 @@ def sign(app: App, authorization: str, gateway: str) -> None:
 
 
 def settlement_of(
-    usage: Engine, terms: AuthorizationTerms, authorization: Hash32, settled: int, ended_at: int, size: int | None
+    usage: Engine, terms: AuthorizationTerms, authorization: Hash32, row: Mapping[str, Any], size: int | None
 ) -> Any:
-    """What `settle` takes: terms, head, both signatures, and the proof that it extends the settled head.
+    """What `settle` takes: terms, the settled head, the new one, both signatures, and the proof that the log grew.
 
     The newest head both signed; one dated after the end (it holds refusals) only when none from before it is left, for
     units must not rise after the end.
@@ -50,18 +51,21 @@ def settlement_of(
     Raises:
         NotFound: no head beyond the settled one is signed by both.
     """
+    previous = settled_head(row)
+    settled = previous.size if previous else 0
     with usage.connect() as connection:
         signed = [s for s in heads.read(connection, authorization) if s.consumer_signature and s.head.size > settled]
     if size is not None:
         signed = [s for s in signed if s.head.size == size]
     if not signed:
         raise NotFound(f"no head beyond the {settled} settled leaves is signed by both wallets")
-    chosen = ([s for s in signed if s.head.as_of <= ended_at] or signed)[-1]
+    chosen = ([s for s in signed if s.head.as_of <= row["endedAt"]] or signed)[-1]
     proof: list[bytes] = []
     if not terms.flags & FAST:
         proof = UsageLog(usage, authorization).tree.consistency(settled, chosen.head.size)
     return {
         "terms": terms.as_json(),
+        "previous": previous.as_json() if previous else None,
         "head": chosen.head.as_json(),
         "providerSignature": chosen.provider_signature,
         "consumerSignature": chosen.consumer_signature,
@@ -83,7 +87,7 @@ def export(app: App, authorization: str, size: int | None, output: Path) -> None
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_usage(app.settings.usage)
-    made = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], size)
+    made = settlement_of(usage, terms, wanted, row, size)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(made, indent=1) + "\n")
     app.show({"file": str(output), "size": made["head"]["size"]}, lambda: click.echo(f"✓ {output}"))

@@ -50,8 +50,9 @@ def register(app: App, space_id: str, metadata: Path) -> None:
 @click.option("--file", "content", type=_FILE, required=True, help="The content; SHA-256 and SM3 go on chain.")
 @click.option("--metadata", type=_FILE, required=True)
 @click.option("--policy", type=_FILE, required=True, help="ODRL policy; its digest goes on chain.")
+@click.option("--parent", "parents", multiple=True, help="A version it was derived from; may be given again.")
 @pass_app
-def publish(app: App, product_id: str, content: Path, metadata: Path, policy: Path) -> None:
+def publish(app: App, product_id: str, content: Path, metadata: Path, policy: Path, parents: tuple[str, ...]) -> None:
     """Publish a version: the content by its digests.
 
     \b
@@ -66,6 +67,7 @@ def publish(app: App, product_id: str, content: Path, metadata: Path, policy: Pa
         "digests": digests,
         "metadata": _metadata_digest(app, metadata),
         "policyHash": file_digest(policy),
+        "parents": sorted(parse_hash(parent, "parent") for parent in parents),
     }
     done = app.write("product.publish", arguments)
     shown = {ALGORITHMS[d["algorithm"]]: d["value"] for d in digests}

@@ -52,7 +52,7 @@ def one(app: App, authorization: str) -> None:
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_usage(app.settings.usage)
-    settlement = settlement_of(usage, terms, wanted, int(row["size"]), row["endedAt"], None)
+    settlement = settlement_of(usage, terms, wanted, row, None)
     if terms.provider == app.address:
         settlement["providerSignature"] = "0x"  # calling counts as signing, and saves gas
     _shown(app, app.write("settle.one", {"settlement": settlement}))

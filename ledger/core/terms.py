@@ -1,10 +1,11 @@
-"""What is signed: terms, offers, acceptances, receipts and heads (protocol section 6)."""
+"""What is signed: terms, offers, acceptances, approvals, receipts, heads, ceilings, closes (protocol section 6)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
-from ledger.core.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, hash_of
+from ledger.core.hashing import keccak256
+from ledger.core.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, hash_of, raw
 from ledger.core.typed_data import Message
 
 Quad: TypeAlias = tuple[int, int, int, int]
@@ -139,6 +140,92 @@ class UsageHead(Message):
     credits: int
     as_of: int
     root: Hash32
+
+    def state_abi(self) -> tuple[Any, ...]:
+        """The tuple of Solidity's Head: the ledger knows the id."""
+        return self.as_abi()[1:]
+
+
+NO_HEAD_ABI = (0, (0, 0, 0, 0), 0, 0, bytes(32))
+"""Solidity's Head before the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval(Message):
+    """An approver's consent to a scope between two parties; the price is not part of it. `valid_until` inclusive."""
+
+    TYPE: ClassVar[str] = (
+        "Approval(bytes32 scopeHash,address provider,address consumer,uint16 approvalType,bytes32 documentHash,"
+        "uint40 validUntil)"
+    )
+    scope_hash: Hash32
+    provider: Address
+    consumer: Address
+    approval_type: int
+    document_hash: Hash32
+    valid_until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageCeiling(Message):
+    """The consumer's consent to heads it has not seen, up to these bounds. `expiry`: the last second to settle."""
+
+    TYPE: ClassVar[str] = (
+        "UsageCeiling(bytes32 authorizationId,uint64[4] maxUnits,uint128 minCredits,uint128 maxDue,uint40 expiry)"
+    )
+    authorization_id: Hash32
+    max_units: Quad
+    min_credits: int
+    max_due: int
+    expiry: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close(Message):
+    """Both wallets' consent to close for ever at this head and amount, in token units."""
+
+    TYPE: ClassVar[str] = "Close(bytes32 authorizationId,bytes32 headDigest,uint128 finalPaid,uint40 deadline)"
+    authorization_id: Hash32
+    head_digest: Hash32
+    final_paid: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionKey(Message):
+    """A key's own word that it will sign for a wallet: its proof of possession. Domain: the SessionKeys contract."""
+
+    TYPE: ClassVar[str] = "SessionKey(address wallet,address key,uint40 expiry,uint128 maxDue)"
+    wallet: Address
+    key: Address
+    expiry: int
+    max_due: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardRequest(Message):
+    """A call that its wallet signs and somebody else pays for (ERC-2771). Domain: the Forwarder contract."""
+
+    TYPE: ClassVar[str] = (
+        "ForwardRequest(address from,address to,uint256 value,uint256 gas,uint256 nonce,uint48 deadline,bytes data)"
+    )
+    from_: Address
+    to: Address
+    value: int
+    gas: int
+    nonce: int
+    deadline: int
+    data: bytes
+
+
+def approvers_hash(requirements: Sequence[tuple[Address, int]]) -> Hash32:
+    """What a scope names its approvers by: Keccak-256 of the ABI form of (approver, approval type)[]; none: zero."""
+    if not requirements:
+        return ZERO_HASH
+    words = [(32).to_bytes(32, "big"), len(requirements).to_bytes(32, "big")]
+    for approver, approval_type in requirements:
+        words += [raw(approver).rjust(32, b"\0"), approval_type.to_bytes(32, "big")]
+    return hash_of(keccak256(b"".join(words)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

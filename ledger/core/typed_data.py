@@ -5,6 +5,7 @@ Struct hashes follow EIP-712: members are 32-byte words, arrays hash to the Kecc
 struct hash. `tests/vectors/typed_data.json` holds Python and Solidity to the same bytes.
 """
 
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import keccak256
-from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash, raw
+from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_bytes, parse_hash, raw
 from ledger.core.parse import parse_uint
 
 _MEMBER = re.compile(r"(\w+)(\[(\d+)\])? (\w+)")
@@ -23,7 +24,7 @@ _MEMBER = re.compile(r"(\w+)(\[(\d+)\])? (\w+)")
 class Member:
     """One member of a struct type."""
 
-    kind: str  # bytes32, address, uintN or a struct's name
+    kind: str  # bytes32, bytes, address, uintN or a struct's name
     count: int | None  # length, if it is an array
     name: str  # camelCase, as signed
     field: str  # snake_case, as in Python
@@ -145,6 +146,8 @@ def _members(cls: Any) -> tuple[Member, ...]:
             raise AssertionError(f"{cls.__name__}: cannot read member {part!r}")
         kind, _, count, name = match.groups()
         field = re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+        if keyword.iskeyword(field):
+            field += "_"
         found.append(Member(kind, int(count) if count else None, name, field))
     if [m.field for m in found] != [f.name for f in fields(cls)]:
         raise AssertionError(f"{cls.__name__}: fields and TYPE differ")
@@ -171,6 +174,8 @@ def _encode(kind: str, value: Any) -> bytes:
         return raw(value)
     if kind == "address":
         return _address(value)
+    if kind == "bytes":
+        return keccak256(value)
     if kind.startswith("uint"):
         return _word(parse_uint(value, kind, int(kind[4:])))
     struct: Message = value
@@ -190,6 +195,8 @@ def _to_json(member: Member, value: Any) -> Any:
         return [str(item) for item in value]
     if isinstance(value, Message):
         return value.as_json()
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
     if isinstance(value, int) and int(member.kind[4:]) > 48:
         return str(value)
     return value
@@ -208,7 +215,11 @@ def _from_json(cls: type[Message], member: Member, value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != member.count:
             raise InputInvalid(f"{member.name} must be a list of {member.count}", field=member.name)
         return tuple(parse_uint(item, member.name, int(member.kind[4:])) for item in value)
-    parse: dict[str, Callable[[Any, str], Any]] = {"bytes32": parse_hash, "address": parse_address}
+    parse: dict[str, Callable[[Any, str], Any]] = {
+        "bytes32": parse_hash,
+        "bytes": parse_bytes,
+        "address": parse_address,
+    }
     if member.kind in parse:
         return parse[member.kind](value, member.name)
     if member.kind in cls.STRUCTS:

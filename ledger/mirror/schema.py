@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from ledger.core.database import Amount
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -102,6 +102,25 @@ spaces = _state(
     Column("proposed_operator", String),
     Column("policy_digest", String, nullable=False),
     Column("code_lists", String, nullable=False),
+    Column("approvers", JSON, nullable=False),  # [{approver, approvalType}]
+)
+
+credentials = _state(
+    "credentials",
+    ["space", "wallet", "credential_type"],
+    Column("digest", String, nullable=False),
+    Column("valid_until", BigInteger, nullable=False),  # seconds, inclusive
+    Column("revoked", Integer, nullable=False),
+    Column("reason", Integer, nullable=False),
+)
+
+session_keys = _state(
+    "session_keys",
+    ["wallet", "key"],
+    Column("registered_at", BigInteger, nullable=False),  # seconds
+    Column("expiry", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger, nullable=False),  # seconds, 0: not revoked
+    Column("max_due", Amount, nullable=False),
 )
 
 participants = _state(
@@ -119,6 +138,13 @@ products = _state(
     Column("space", String, nullable=False, index=True),
     Column("provider", String, nullable=False, index=True),
     Column("metadata", String, nullable=False),
+    Column("approvers", JSON, nullable=False),  # [{approver, approvalType}]
+)
+
+price_ceilings = _state(
+    "price_ceilings",
+    ["product", "token"],
+    Column("ceilings", JSON, nullable=False),  # token units per million units, per meter, 0: none
 )
 
 versions = _state(
@@ -128,6 +154,7 @@ versions = _state(
     Column("digests", JSON, nullable=False),
     Column("metadata", String, nullable=False),
     Column("policy_hash", String, nullable=False),
+    Column("parents", JSON, nullable=False),
     Column("status", String, nullable=False),  # LISTED, RETIRED, RECALLED
     Column("reason", Integer, nullable=False),
     Column("published", BigInteger, nullable=False),  # block
@@ -148,7 +175,7 @@ authorizations = _state(
     Column("opened", BigInteger, nullable=False),  # block
     Column("status", String, nullable=False),  # OPEN, CLOSED; ENDED follows from the time
     Column("ended_at", BigInteger, nullable=False),  # seconds
-    Column("ended_how", String, nullable=False),  # "", revoked, closed
+    Column("ended_how", String, nullable=False),  # "", revoked, closed, ended by its parent, closed together
     Column("ended_block", BigInteger),
     Column("reason", Integer, nullable=False),
     Column("size", String, nullable=False),  # the settled head
@@ -156,17 +183,49 @@ authorizations = _state(
     Column("credits", Amount, nullable=False),
     Column("as_of", BigInteger, nullable=False),
     Column("root", String, nullable=False),
+    Column("basis", String, nullable=False),  # who vouched for the settled head: Basis of the contract
     Column("due", Amount, nullable=False),
     Column("paid", Amount, nullable=False),
     Column("reserved", Amount, nullable=False),
     Column("thawing", Amount, nullable=False),
     Column("thaw_end", BigInteger, nullable=False),
+    Column("refunded", Amount, nullable=False),
     Column("claimed", Amount, nullable=False),
 )
 
 accounts = _state("accounts", ["owner", "token"], Column("free", Amount, nullable=False))
 accruals = _state("accruals", ["split", "token"], Column("accrued", Amount, nullable=False))
 shares = _state("shares", ["split", "token", "payee"], Column("sent", Amount, nullable=False))
+
+pools = _state(
+    "pools",
+    ["pool"],
+    Column("sponsor", String, nullable=False),
+    Column("rule", JSON, nullable=False),
+    Column("products", JSON, nullable=False),
+    Column("splits", JSON, nullable=False),
+    Column("remaining", Amount, nullable=False),
+)
+
+subsidies = _state(
+    "subsidies",
+    ["pool", "authorization"],
+    Column("status", String, nullable=False),  # objected, paid
+    Column("consumer", String, nullable=False),
+    Column("credential", String, nullable=False),
+    Column("base", Amount, nullable=False),
+    Column("amount", Amount, nullable=False),
+    Column("reason", Integer, nullable=False),
+)
+
+offers = _state(
+    "offers",
+    ["provider", "offer"],  # the offer's digest
+    Column("accepted", BigInteger, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+)
+
+cancelled_terms = _state("cancelled_terms", ["authorization"], Column("by", String, nullable=False))
 
 settlements = _fact(
     "settlements",
@@ -175,6 +234,27 @@ settlements = _fact(
     Column("due", Amount, nullable=False),
     Column("paid", Amount, nullable=False),
     Column("arrears", Amount, nullable=False),
+    Column("provider_signer", String, nullable=False),  # zero: the provider was the caller
+    Column("consumer_signer", String, nullable=False),
+    Column("basis", String, nullable=False),
+)
+
+approvals = _fact(
+    "approvals",
+    Column("authorization", String, nullable=False, index=True),
+    Column("approver", String, nullable=False, index=True),
+    Column("approval_type", Integer, nullable=False),
+    Column("document_hash", String, nullable=False),
+    Column("valid_until", BigInteger, nullable=False),  # seconds, inclusive
+)
+
+evidence = _fact(
+    "evidence",
+    Column("authorization", String, nullable=False, index=True),
+    Column("fact", String, nullable=False),  # Fact of the contract
+    Column("against", String, nullable=False),  # zero: nobody
+    Column("index", String, nullable=False),
+    Column("evidence", String, nullable=False),
 )
 
 payments = _fact(
@@ -186,7 +266,7 @@ payments = _fact(
 )
 
 STATE = tuple(table for table in metadata.sorted_tables if "since" in table.c)
-FACTS = (settlements, payments)
+FACTS = (settlements, payments, approvals, evidence)
 
 
 def holds(table: Table, at_block: int | None = None) -> Any:

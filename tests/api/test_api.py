@@ -205,9 +205,9 @@ def test_what_would_fail_is_refused_before_anything_is_signed(client: httpx.Clie
 
 def test_a_revoked_authorization_is_named_with_its_block(client: httpx.Client, running: Exchange) -> None:
     world, terms = running.world, running.open()
-    receipt = world.send(world.provider, "authorization.revoke", terms=terms.as_json(), reason=100)
+    receipt = world.send(world.provider, "authorization.revoke", terms=terms.as_json(), approvers=[], reason=100)
     running.follow()
-    answer = prepare(client, world.provider, "authorization.revoke", terms=terms.as_json(), reason=100)
+    answer = prepare(client, world.provider, "authorization.revoke", terms=terms.as_json(), approvers=[], reason=100)
     assert answer.json()["detail"] == f"authorization {world.id(terms)} was revoked at block {receipt.block}"
 
 
@@ -239,7 +239,10 @@ def test_a_transaction_that_fails_on_chain_says_why(client: httpx.Client, runnin
         ("authorization.open", {"opening": {}}),
         ("settle.one", {"settlement": None}),
         ("settle.many", {"settlements": []}),
-        ("product.publish", {"product": digest("p"), "digests": 5, "metadata": digest("m"), "policyHash": digest("p")}),
+        (
+            "product.publish",
+            {"product": digest("p"), "digests": 5, "metadata": digest("m"), "policyHash": digest("p"), "parents": []},
+        ),
     ],
 )
 def test_a_malformed_write_is_a_problem_in_words(

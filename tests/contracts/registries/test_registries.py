@@ -74,15 +74,27 @@ def test_only_an_active_provider_registers_products(world: World) -> None:
     ],
 )
 def test_a_version_needs_known_digests_each_once(world: World, digests: list[dict[str, Any]]) -> None:
-    version = {"product": world.product, "digests": digests, "metadata": digest("m"), "policyHash": digest("p")}
+    version = {
+        "product": world.product,
+        "digests": digests,
+        "metadata": digest("m"),
+        "policyHash": digest("p"),
+        "parents": [],
+    }
     refused(world, "DigestInvalid", world.provider, "product.publish", **version)
 
 
 def test_a_version_is_named_by_what_it_contains(world: World) -> None:
     digests = [{"algorithm": 0x12, "value": digest("c")}, {"algorithm": 0x534D, "value": digest("s")}]
-    version = {"product": world.product, "digests": digests, "metadata": digest("m"), "policyHash": digest("p")}
+    version = {
+        "product": world.product,
+        "digests": digests,
+        "metadata": digest("m"),
+        "policyHash": digest("p"),
+        "parents": [],
+    }
     made = prepare(world.chain, world.deployment, "product.publish", version, world.provider.address)
-    assert made.result == version_id(world.product, digests, digest("m"), digest("p"))
+    assert made.result == version_id(world.product, digests, digest("m"), digest("p"), [])
     refused(world, "ProductNotProvider", world.stranger, "product.publish", **version)
     world.send(world.provider, "product.publish", **version)
     refused(world, "VersionExists", world.provider, "product.publish", **version)

@@ -22,7 +22,7 @@ def test_open_reserves_exactly_what_was_accepted(world: World) -> None:
     terms = world.terms()
     world.send(world.stranger, "authorization.open", opening=world.opening(terms, 400_000))
     assert world.free() == 600_000
-    assert world.reservation(terms) == {"reserved": 400_000, "paid": 0, "thawing": 0, "thawEnd": 0}
+    assert world.reservation(terms) == {"reserved": 400_000, "paid": 0, "thawing": 0, "thawEnd": 0, "refunded": 0}
     assert world.state(terms)["status"] == 1
 
 
@@ -69,9 +69,6 @@ def test_open_refuses_a_late_acceptance(world: World) -> None:
         ("flags", {"flags": AGENT_CAPPED}),
         ("token", {"flags": INVOICED}),  # goes to the invoice ledger, which takes no ERC-20
         ("flags", {"flags": 128}),
-        ("meteringAgent", {"metering_agent": Key.named("agent").address}),
-        ("scope.parent", {"parent": digest("parent")}),
-        ("scope.supersedes", {"supersedes": digest("predecessor")}),
         ("scope.approversHash", {"approvers_hash": digest("approvers")}),
         ("scope.product", {"product": digest("other product")}),
         ("scope.codeLists", {"code_lists": digest("other codes")}),

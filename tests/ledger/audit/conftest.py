@@ -22,7 +22,7 @@ def bundle(running: Exchange, tmp_path: Path) -> Path:
             consumer.use(running.version, "RESEARCH", query)
         signed = consumer.sign_head()
         running.settle(terms, signed)
-    world.send(world.provider, "authorization.revoke", terms=escrowed.as_json(), reason=100)
+    world.send(world.provider, "authorization.revoke", terms=escrowed.as_json(), approvers=[], reason=100)
     world.pass_time(5)
     running.follow()
     consumer = running.consumer(escrowed, "consumer-0")

@@ -143,7 +143,11 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "paid",
     ),
     "an event's data": (
-        lambda p: edit_line(p / "events.jsonl", 1, lambda r: r.update(data=r["data"][: 2 + 64 * 9] + "f" * 64 * 4)),
+        lambda p: edit_line(
+            p / "events.jsonl",
+            1,
+            lambda r: r.update(data=r["data"][: 2 + 64 * 8] + "f" * 64 * 3 + r["data"][2 + 64 * 11 :]),
+        ),
         "settlements.jsonl",
         "line 1",
         "due",

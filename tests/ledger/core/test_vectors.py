@@ -10,12 +10,39 @@ from ledger.core.ids import Address, hash_of, raw
 from ledger.core.merkle import Tree, verify_consistency, verify_inclusion
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.signing import recover
-from ledger.core.terms import Acceptance, AuthorizationTerms, Offer, Quad, Scope, UsageHead, UseReceipt
+from ledger.core.terms import (
+    Acceptance,
+    Approval,
+    AuthorizationTerms,
+    Close,
+    ForwardRequest,
+    Offer,
+    Quad,
+    Scope,
+    SessionKey,
+    UsageCeiling,
+    UsageHead,
+    UseReceipt,
+    approvers_hash,
+)
 from ledger.core.typed_data import Domain, Message
 from ledger.core.usage_leaf import UsageLeaf, payload_hash, use_id_hash
 
 MESSAGES: dict[str, type[Message]] = {
-    m.__name__: m for m in (Scope, AuthorizationTerms, Offer, Acceptance, UseReceipt, UsageHead)
+    m.__name__: m
+    for m in (
+        Scope,
+        AuthorizationTerms,
+        Offer,
+        Acceptance,
+        UseReceipt,
+        UsageHead,
+        Approval,
+        UsageCeiling,
+        Close,
+        SessionKey,
+        ForwardRequest,
+    )
 }
 
 
@@ -47,9 +74,17 @@ def test_messages_hash_to_the_vectors(vectors: Path) -> None:
 
 def test_signatures_recover_to_their_keys(vectors: Path) -> None:
     signatures = load(vectors, "typed_data")["signatures"]
-    assert len(signatures) == 6
+    assert len(signatures) == 10
     for vector in signatures:
         assert recover(vector["digest"], vector["signature"]) == vector["address"]
+
+
+def test_lists_of_approvers_hash_to_the_vectors(vectors: Path) -> None:
+    lists = load(vectors, "typed_data")["approverLists"]
+    assert len(lists) == 4
+    for vector in lists:
+        pairs = [(Address(a["approver"]), a["approvalType"]) for a in vector["approvers"]]
+        assert approvers_hash(pairs) == vector["approversHash"]
 
 
 def test_leaves_encode_and_hash_to_the_vectors(vectors: Path) -> None:

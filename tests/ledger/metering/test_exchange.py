@@ -67,7 +67,7 @@ def test_after_revocation_nothing_is_served_and_the_refusal_is_a_leaf(running: E
     terms = running.open()
     consumer = running.consumer(terms)
     use(consumer, running, use_id=USE_ID)
-    running.world.send(running.world.provider, "authorization.revoke", terms=terms.as_json(), reason=100)
+    running.world.send(running.world.provider, "authorization.revoke", terms=terms.as_json(), approvers=[], reason=100)
     running.world.pass_time(5)
     running.follow()
     assert refused(consumer, running) == "REVOKED"

@@ -12,9 +12,10 @@ from ledger.chain.decode import UndecodableLog
 from ledger.core.database import open_database
 from ledger.core.errors import DatabaseCorrupt
 from ledger.core.events import Log
-from ledger.core.ids import Address, Hash32, raw
-from ledger.core.terms import AuthorizationTerms, Quad
+from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
+from ledger.core.terms import AuthorizationTerms, Quad, UsageHead
 from ledger.mirror import queries, schema
+from ledger.mirror.apply import BASIS
 from ledger.mirror.follow import DeploymentDiffers, Follower, catch_up, open_mirror, step
 from tests.world import DAY, World, digest
 
@@ -46,9 +47,17 @@ def row(mirror: Engine, world: World, terms: AuthorizationTerms) -> dict[str, An
 def same_as_chain(mirror: Engine, world: World, terms: AuthorizationTerms) -> None:
     """Every number of an authorization, and the free money, as the contract has it."""
     mine, state, money = row(mirror, world, terms), world.state(terms), world.reservation(terms)
-    assert (int(mine["size"]), [int(n) for n in mine["units"]]) == (state["size"], state["units"])
-    assert (mine["credits"], mine["as_of"], mine["root"]) == (state["credits"], state["asOf"], state["root"])
-    assert (mine["ended_at"], mine["reason"]) == (state["endedAt"], state["reason"])
+    a, b, c, d = (int(n) for n in mine["units"])
+    head = UsageHead(
+        authorization_id=world.id(terms),
+        size=int(mine["size"]),
+        units=(a, b, c, d),
+        credits=mine["credits"],
+        as_of=mine["as_of"],
+        root=mine["root"],
+    )
+    assert state["headDigest"] == (head.digest(world.domain(terms)) if head.size else ZERO_HASH)
+    assert (mine["ended_at"], mine["basis"]) == (state["endedAt"], BASIS[state["basis"]])
     assert (mine["reserved"], mine["paid"], mine["thawing"]) == (money["reserved"], money["paid"], money["thawing"])
     with mirror.connect() as connection:
         (account,) = queries.rows(connection, schema.accounts, owner=world.consumer.address, token=world.token)
@@ -74,7 +83,7 @@ def test_the_mirror_says_what_the_contract_says_after_every_step(mirror: Engine,
         follow(mirror, world)
         same_as_chain(mirror, world, terms)
     world.fund(77)
-    world.send(world.consumer, "authorization.top-up", **document, amount="77")
+    world.send(world.consumer, "authorization.top-up", **document, settled=world.last(terms), amount="77")
     world.send(world.holder, "share.pay", split=terms.split, token=terms.token, payee=world.holder.address)
     follow(mirror, world)
     same_as_chain(mirror, world, terms)

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Requirement} from "./Terms.sol";
+
+/// @title Lists of required approvers
+library Requirements {
+    uint256 internal constant MAX_APPROVERS = 8;
+
+    /// @notice True if the list is short enough to be checked in one opening, and names wallets.
+    function areSound(Requirement[] calldata approvers) internal pure returns (bool) {
+        if (approvers.length > MAX_APPROVERS) return false;
+        for (uint256 i = 0; i < approvers.length; ++i) {
+            if (approvers[i].approver == address(0)) return false;
+        }
+        return true;
+    }
+
+    /// @notice True if the list names the wallet, in any capacity.
+    function name(Requirement[] memory approvers, address wallet) internal pure returns (bool) {
+        for (uint256 i = 0; i < approvers.length; ++i) {
+            if (approvers[i].approver == wallet) return true;
+        }
+        return false;
+    }
+}
