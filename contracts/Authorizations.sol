@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {ERC2771Context} from "@openzeppelin/contracts/metatx/ERC2771Context.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {ERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {IAdmission} from "./interfaces/IAdmission.sol";
@@ -44,8 +45,16 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         uint96 paid;
         uint40 endedAt;
         Status status; // NONE, OPEN, CLOSED or CANCELLED; ENDED follows from the time
-        Basis basis;
+        uint8 basis; // a Basis: as a number it is written together with the amounts
         uint8 depth;
+    }
+
+    /// @dev What the rows of a batch share: heads of one product mostly have one rate card.
+    struct Batch {
+        bytes32 separator;
+        address sender;
+        bytes32 rateCard;
+        bytes card;
     }
 
     mapping(bytes32 authorizationId => Record) internal records;
@@ -135,34 +144,51 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
 
     /// @inheritdoc IAuthorizations
     function settle(Settlement calldata settlement) external {
+        Batch memory batch = newBatch();
         CompactTerms calldata terms = settlement.terms;
-        raise(trySettle(settlement, _hashTypedDataV4(terms.hash())));
+        bytes32 id = MessageHashUtils.toTypedDataHash(batch.separator, terms.hash());
+        raise(trySettle(settlement, id, batch));
     }
 
     /// @inheritdoc IAuthorizations
     function settleMany(Settlement[] calldata settlements) external {
+        Batch memory batch = newBatch();
         for (uint256 i = 0; i < settlements.length; ++i) {
-            CompactTerms calldata terms = settlements[i].terms;
-            bytes32 id = _hashTypedDataV4(terms.hash());
-            bytes memory problem = trySettle(settlements[i], id);
+            Settlement calldata row = settlements[i];
+            CompactTerms calldata terms = row.terms;
+            bytes32 id = MessageHashUtils.toTypedDataHash(batch.separator, terms.hash());
+            bytes memory problem = trySettle(row, id, batch);
             if (problem.length > 0) emit SettlementSkipped(i, id, problem);
         }
     }
 
+    function newBatch() private view returns (Batch memory batch) {
+        batch.separator = _domainSeparatorV4();
+        batch.sender = _msgSender();
+    }
+
     /// @dev Returns the error instead of reverting with it, so that a batch can go on. Nothing is written before the
     /// last check has passed.
-    function trySettle(Settlement calldata settlement, bytes32 id) private returns (bytes memory problem) {
+    function trySettle(
+        Settlement calldata settlement,
+        bytes32 id,
+        Batch memory batch
+    ) private returns (bytes memory problem) {
         CompactTerms calldata terms = settlement.terms;
         Head calldata head = settlement.head;
         Record storage record = records[id];
-        problem = checkHead(id, record, terms, settlement.previous, head);
+        problem = checkHead(id, batch.separator, record, terms, settlement.previous, head);
         if (problem.length > 0) return problem;
-        uint256 due = dueOf(terms.rateCard, head);
+        if (batch.rateCard != terms.rateCard) {
+            batch.rateCard = terms.rateCard;
+            batch.card = CodeStore.read(rateCards, terms.rateCard);
+        }
+        uint256 due = dueUnder(batch.card, head);
         if (due > type(uint96).max) return abi.encodeWithSelector(AmountTooLarge.selector, due);
 
-        bytes32 digest = _hashTypedDataV4(head.hash(id));
+        bytes32 digest = MessageHashUtils.toTypedDataHash(batch.separator, head.hash(id));
         address providerSigner = address(0);
-        if (terms.provider != _msgSender()) {
+        if (terms.provider != batch.sender) {
             providerSigner = signerFor(terms.provider, digest, settlement.providerSignature, due, head.asOf);
             if (providerSigner == address(0)) {
                 return abi.encodeWithSelector(SignatureInvalid.selector, terms.provider);
@@ -170,28 +196,49 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         }
         (address consumerSigner, Basis basis, bytes memory refusal) = checkConsumer(settlement, id, digest, due);
         if (refusal.length > 0) return refusal;
-        if (!isConsistent(terms, settlement.previous, head, settlement.consistency)) {
+        if (
+            terms.flags & Terms.FAST == 0 && !isConsistent(settlement.previous, head, settlement.consistency)
+        ) {
             return abi.encodeWithSelector(HeadInconsistent.selector, id, settlement.previous.size, head.size);
         }
 
+        (uint256 amount, uint256 paid) = _pay(record, terms, due);
         record.headDigest = digest;
-        record.basis = basis;
-        uint256 paid = _pay(record, terms, due);
+        record.amount = uint96(amount);
+        record.paid = uint96(paid);
+        record.basis = uint8(basis);
 
-        emit Settled(
-            id,
-            head,
-            uint128(due),
-            uint128(paid),
-            due > paid ? uint128(due - paid) : 0,
-            providerSigner,
-            consumerSigner,
-            basis
-        );
+        emitSettled(id, head, due, paid, [providerSigner, consumerSigner], basis);
+    }
+
+    /// @dev `emit Settled(…)` by hand: the compiler's encoder costs 2,000 gas more a head. Every member is one word, and
+    /// the head's words were checked when they were read.
+    function emitSettled(
+        bytes32 id,
+        Head calldata head,
+        uint256 due,
+        uint256 paid,
+        address[2] memory signers,
+        Basis basis
+    ) private {
+        bytes32 topic = Settled.selector;
+        // Memory-safe: writes past the free pointer only, where nothing is kept.
+        assembly ("memory-safe") {
+            let p := mload(0x40)
+            calldatacopy(p, head, 0x100)
+            mstore(add(p, 0x100), due)
+            mstore(add(p, 0x120), paid)
+            mstore(add(p, 0x140), mul(gt(due, paid), sub(due, paid))) // arrears
+            mstore(add(p, 0x160), mload(signers))
+            mstore(add(p, 0x180), mload(add(signers, 0x20)))
+            mstore(add(p, 0x1a0), basis)
+            log2(p, 0x1c0, topic, id)
+        }
     }
 
     function checkHead(
         bytes32 id,
+        bytes32 separator,
         Record storage record,
         CompactTerms calldata terms,
         Head calldata previous,
@@ -200,7 +247,7 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         if (record.status != Status.OPEN) {
             return abi.encodeWithSelector(AuthorizationStatus.selector, id, record.status);
         }
-        if (digestOf(previous, id) != record.headDigest) {
+        if (digestOf(previous, id, separator) != record.headDigest) {
             return abi.encodeWithSelector(HeadMoved.selector, id, record.headDigest);
         }
         uint256 endedAt = record.endedAt;
@@ -217,21 +264,54 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         if (head.asOf > block.timestamp) {
             return abi.encodeWithSelector(HeadInFuture.selector, id, head.asOf, block.timestamp);
         }
-        bool rose = false;
-        for (uint256 m = 0; m < 4; ++m) {
-            uint64 settled = previous.units[m];
-            uint64 units = head.units[m];
-            if (units < settled) return abi.encodeWithSelector(HeadLower.selector, id);
-            if (units > settled) rose = true;
-            if (units > terms.maxUnits[m]) {
-                return abi.encodeWithSelector(HeadOverQuota.selector, id, m, units, terms.maxUnits[m]);
-            }
-        }
+        (bool rose, bool fell, bool over) = compare(previous.units, head.units, terms.maxUnits);
+        if (fell) return abi.encodeWithSelector(HeadLower.selector, id);
+        if (over) return overQuota(id, head.units, terms.maxUnits);
         // A head that only adds credits or refusals may be signed after the end.
         if (rose && head.asOf > endedAt + Terms.CLOCK_SKEW) {
             return abi.encodeWithSelector(HeadAfterEnd.selector, id, head.asOf, endedAt);
         }
         return "";
+    }
+
+    /// @dev Did the units of any meter rise or fall, and is any over its quota? Reverts on words that are no uint64.
+    function compare(
+        uint64[4] calldata before,
+        uint64[4] calldata units,
+        uint64[4] calldata quota
+    ) private pure returns (bool rose, bool fell, bool over) {
+        // Memory-safe: touches no memory. Twelve words are read at the fixed places of static arrays.
+        assembly ("memory-safe") {
+            let bits := 0
+            for {
+                let last := add(units, 0x80)
+            } lt(units, last) {
+                units := add(units, 0x20)
+                before := add(before, 0x20)
+                quota := add(quota, 0x20)
+            } {
+                let a := calldataload(before)
+                let b := calldataload(units)
+                let c := calldataload(quota)
+                bits := or(bits, or(a, or(b, c)))
+                rose := or(rose, gt(b, a))
+                fell := or(fell, lt(b, a))
+                over := or(over, gt(b, c))
+            }
+            if shr(64, bits) {
+                revert(0, 0)
+            }
+        }
+    }
+
+    function overQuota(
+        bytes32 id,
+        uint64[4] calldata units,
+        uint64[4] calldata quota
+    ) private pure returns (bytes memory) {
+        uint256 m = 0;
+        while (units[m] <= quota[m]) ++m;
+        return abi.encodeWithSelector(HeadOverQuota.selector, id, m, units[m], quota[m]);
     }
 
     /// @dev Who vouched for the head on the consumer's side, or why nobody did.
@@ -307,24 +387,25 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
     }
 
     function isConsistent(
-        CompactTerms calldata terms,
         Head calldata previous,
         Head calldata head,
         bytes32[] calldata proof
     ) private view returns (bool) {
-        return
-            terms.flags & Terms.FAST != 0 ||
-            UsageLog.extends(previous.size, previous.root, head.size, head.root, proof);
+        return UsageLog.extends(previous.size, previous.root, head.size, head.root, proof);
     }
 
     /// @dev EIP-712 digest of the UsageHead; zero for the state before the first, which has nothing but zeros.
-    function digestOf(Head calldata head, bytes32 id) private view returns (bytes32) {
-        return head.isEmpty() ? bytes32(0) : _hashTypedDataV4(head.hash(id));
+    function digestOf(Head calldata head, bytes32 id, bytes32 separator) private pure returns (bytes32) {
+        return head.isEmpty() ? bytes32(0) : MessageHashUtils.toTypedDataHash(separator, head.hash(id));
     }
 
     /// @dev max(0, C(units) − credits), in token units.
     function dueOf(bytes32 rateCard, Head calldata head) internal view returns (uint256) {
-        uint256 price = Pricing.price(CodeStore.read(rateCards, rateCard), head.units);
+        return dueUnder(CodeStore.read(rateCards, rateCard), head);
+    }
+
+    function dueUnder(bytes memory card, Head calldata head) private pure returns (uint256) {
+        uint256 price = Pricing.price(card, head.units);
         return price > head.credits ? price - head.credits : 0;
     }
 
@@ -335,7 +416,8 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         CompactTerms calldata terms,
         Head calldata head
     ) internal view returns (uint256) {
-        require(digestOf(head, id) == record.headDigest, HeadMoved(id, record.headDigest));
+        bytes32 digest = digestOf(head, id, _domainSeparatorV4());
+        require(digest == record.headDigest, HeadMoved(id, record.headDigest));
         return head.size == 0 ? 0 : dueOf(terms.rateCard, head);
     }
 
@@ -407,11 +489,12 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         Close calldata agreed = closing.close;
         id = _hashTypedDataV4(terms.hash());
         Record storage record = standing(id);
-        bytes32 digest = digestOf(head, id);
+        bytes32 separator = _domainSeparatorV4();
+        bytes32 digest = digestOf(head, id, separator);
         if (digest != record.headDigest) {
-            raise(checkHead(id, record, terms, closing.previous, head));
+            raise(checkHead(id, separator, record, terms, closing.previous, head));
             require(
-                isConsistent(terms, closing.previous, head, closing.consistency),
+                terms.flags & Terms.FAST != 0 || isConsistent(closing.previous, head, closing.consistency),
                 HeadInconsistent(id, closing.previous.size, head.size)
             );
         }
@@ -425,7 +508,7 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         requireSigned(terms.consumer, closeDigest, closing.consumerSignature);
 
         record.headDigest = digest;
-        if (digest != 0) record.basis = Basis.CONSUMER;
+        if (digest != 0) record.basis = uint8(Basis.CONSUMER);
         record.status = Status.CLOSED;
         if (block.timestamp < record.endedAt) record.endedAt = uint40(block.timestamp);
         uint128 finalDue = _payFinally(id, record, terms, agreed.finalPaid, due);
@@ -488,10 +571,15 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
             Authorization({
                 headDigest: record.headDigest,
                 status: statusOf(record),
-                basis: record.basis,
+                basis: Basis(record.basis),
                 depth: record.depth,
                 endedAt: record.endedAt
             });
+    }
+
+    /// @inheritdoc IAuthorizations
+    function headDigestOf(bytes32 id) external view returns (bytes32) {
+        return records[id].headDigest;
     }
 
     /// @inheritdoc IAuthorizations
@@ -532,8 +620,13 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
     /// @dev Sets the reservation aside, or reverts.
     function _reserve(AuthorizationTerms calldata terms, uint128 amount) internal virtual;
 
-    /// @dev Pays what is newly due as far as possible and returns the total paid. Calls no other contract.
-    function _pay(Record storage record, CompactTerms calldata terms, uint256 due) internal virtual returns (uint256);
+    /// @dev Pays out what is newly due as far as possible, and returns what the record's amount and paid become; both
+    /// fit into 96 bits. Calls no other contract.
+    function _pay(
+        Record storage record,
+        CompactTerms calldata terms,
+        uint256 due
+    ) internal virtual returns (uint256 amount, uint256 paid);
 
     /// @dev Brings what is paid to what both wallets agreed on, if that is within bounds; returns what is finally due.
     function _payFinally(

@@ -94,9 +94,12 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
     }
 
     /// @inheritdoc Authorizations
-    function _pay(Record storage record, CompactTerms calldata, uint256 due) internal override returns (uint256 paid) {
-        record.amount = uint96(due); // range-checked by the caller
-        return record.paid;
+    function _pay(
+        Record storage record,
+        CompactTerms calldata,
+        uint256 due
+    ) internal view override returns (uint256, uint256) {
+        return (due, record.paid);
     }
 
     /// @inheritdoc Authorizations

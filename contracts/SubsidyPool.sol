@@ -132,15 +132,15 @@ contract SubsidyPool is ISubsidyPool, ERC2771Context, ERC165, ReentrancyGuardTra
         require(inTime, NotCovered("validFrom"));
     }
 
-    /// @dev The consumer's credential, which is not the provider's too.
+    /// @dev The consumer's credential. The provider must have one too, and another.
     function checkParties(Rule memory rule, AuthorizationTerms calldata terms) private view returns (bytes32 consumer) {
         consumer = spaces.validCredential(rule.space, terms.consumer, rule.credentialType);
         require(consumer != 0, NotCovered("consumer"));
         bytes32 provider = spaces.validCredential(rule.space, terms.provider, rule.credentialType);
-        require(provider != consumer, NotCovered("provider"));
+        require(provider != 0 && provider != consumer, NotCovered("provider"));
     }
 
-    /// @dev What was really paid, once it can no longer change.
+    /// @dev What was paid and not refunded so far, once no more can be settled.
     function checkClosed(
         bytes32 id,
         Rule memory rule,

@@ -15,7 +15,7 @@ import {UsageLeaf, UsageLog} from "./libraries/UsageLog.sol";
 /// @notice The manual is IUsageEvidence.
 contract UsageEvidence is IUsageEvidence, ERC165 {
     using Terms for *;
-    using UsageLog for UsageLeaf;
+    using UsageLog for bytes;
 
     uint8 private constant USE = 0;
     uint8 private constant CREDIT = 1;
@@ -33,126 +33,132 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
     }
 
     /// @inheritdoc IUsageEvidence
-    function proveUse(
-        IAuthorizations ledger,
-        Head calldata settled,
-        UsageLeaf calldata leaf,
-        bytes32[] calldata proof
-    ) external {
-        requireSettled(ledger, leaf.authorizationId, settled);
-        bytes32 leafHash = requireIncluded(leaf.authorizationId, settled, leaf, proof);
+    function proveUse(Head calldata settled, bytes calldata leaf, bytes32[] calldata proof) external {
+        (bytes32 id, uint64 index) = leaf.placeOf();
+        // No terms say which ledger holds it; it can be only one.
+        bytes32 digest = usageLedger.headDigestOf(id);
+        IAuthorizations ledger = usageLedger;
+        if (digest == 0) (ledger, digest) = (invoiceLedger, invoiceLedger.headDigestOf(id));
+        requireSettled(ledger, id, settled, digest);
+        bytes32 leafHash = requireIncluded(id, settled, index, leaf, proof);
 
-        emit FactProven(leaf.authorizationId, Fact.USE, address(0), address(ledger), leaf.index, leafHash);
+        emit FactProven(id, Fact.USE, address(0), address(ledger), index, leafHash);
     }
 
     /// @inheritdoc IUsageEvidence
     function proveFork(
-        IAuthorizations ledger,
         CompactTerms calldata terms,
         address wallet,
         Head[2] calldata heads,
         bytes[2] calldata signatures
     ) external {
-        bytes32 separator = domainOf(ledger);
-        bytes32 id = MessageHashUtils.toTypedDataHash(separator, terms.hash());
+        IAuthorizations ledger = ledgerOf(terms.flags);
+        bytes32 id = digestOn(ledger, terms.hash());
         bool party = wallet == terms.provider || wallet == terms.consumer || wallet == terms.meteringAgent;
         require(party && wallet != address(0), NotSignedBy(wallet));
         require(heads[0].size == heads[1].size && heads[0].root != heads[1].root, NothingWrong(id, heads[0].size));
-        bytes32 settled = ledger.authorizationOf(id).headDigest;
+        bytes32 vouched = vouchedFor(ledger, id, terms, wallet);
         bytes32 digest;
         for (uint256 i = 0; i < 2; ++i) {
-            digest = MessageHashUtils.toTypedDataHash(separator, heads[i].hash(id));
-            bool known = digest == settled && signatures[i].length == 0;
+            digest = digestOn(ledger, heads[i].hash(id));
+            bool known = digest == vouched && signatures[i].length == 0;
             require(known || isSignedBy(wallet, digest, signatures[i]), NotSignedBy(wallet));
         }
 
         emit FactProven(id, Fact.FORK, wallet, address(ledger), heads[0].size, digest);
     }
 
+    /// @dev Digest of the settled head if the ledger saw this party vouch for it; else zero.
+    function vouchedFor(
+        IAuthorizations ledger,
+        bytes32 id,
+        CompactTerms calldata terms,
+        address wallet
+    ) private view returns (bytes32) {
+        IAuthorizations.Authorization memory found = ledger.authorizationOf(id);
+        bool agent = found.basis == IAuthorizations.Basis.AGENT || found.basis == IAuthorizations.Basis.AGENT_CAPPED;
+        bool vouched = wallet == terms.provider ||
+            (wallet == terms.consumer && found.basis == IAuthorizations.Basis.CONSUMER) ||
+            (wallet == terms.meteringAgent && agent);
+        return vouched ? found.headDigest : bytes32(0);
+    }
+
     /// @inheritdoc IUsageEvidence
     function proveReceiptMismatch(
-        IAuthorizations ledger,
         CompactTerms calldata terms,
         Head calldata settled,
         UseReceipt calldata receipt,
         bytes calldata signature,
-        UsageLeaf calldata leaf,
+        bytes calldata leaf,
         bytes32[] calldata proof
     ) external {
-        bytes32 separator = domainOf(ledger);
-        bytes32 id = MessageHashUtils.toTypedDataHash(separator, terms.hash());
-        requireSettled(ledger, id, settled);
-        bytes32 leafHash = requireIncluded(id, settled, leaf, proof);
-        require(
-            receipt.authorizationId == id && receipt.index == leaf.index && receipt.leafHash != leafHash,
-            NothingWrong(id, leaf.index)
-        );
-        bytes32 digest = MessageHashUtils.toTypedDataHash(separator, receipt.hash());
+        IAuthorizations ledger = ledgerOf(terms.flags);
+        bytes32 id = requireSettledTerms(ledger, terms, settled);
+        bytes32 leafHash = requireIncluded(id, settled, receipt.index, leaf, proof);
+        require(receipt.authorizationId == id && receipt.leafHash != leafHash, NothingWrong(id, receipt.index));
+        bytes32 digest = digestOn(ledger, receipt.hash());
         require(isSignedBy(terms.provider, digest, signature), NotSignedBy(terms.provider));
 
-        emit FactProven(id, Fact.RECEIPT_MISMATCH, terms.provider, address(ledger), leaf.index, leafHash);
+        emit FactProven(id, Fact.RECEIPT_MISMATCH, terms.provider, address(ledger), receipt.index, leafHash);
     }
 
     /// @inheritdoc IUsageEvidence
     function proveUnits(
-        IAuthorizations ledger,
         CompactTerms calldata terms,
         Head calldata settled,
-        UsageLeaf calldata last,
+        bytes calldata last,
         bytes32[] calldata proof
     ) external {
-        bytes32 id = idOf(ledger, terms);
-        requireSettled(ledger, id, settled);
-        bytes32 leafHash = requireIncluded(id, settled, last, proof);
-        bool differs = last.cumCredits != settled.credits;
-        for (uint256 m = 0; m < 4; ++m) differs = differs || last.cumUnits[m] != settled.units[m];
-        require(differs && last.index == settled.size - 1, NothingWrong(id, last.index));
+        IAuthorizations ledger = ledgerOf(terms.flags);
+        bytes32 id = requireSettledTerms(ledger, terms, settled);
+        uint64 index = settled.size - 1;
+        bytes32 leafHash = requireIncluded(id, settled, index, last, proof);
+        UsageLeaf memory leaf = last.decode();
+        bool differs = leaf.cumCredits != settled.credits;
+        for (uint256 m = 0; m < 4; ++m) differs = differs || leaf.cumUnits[m] != settled.units[m];
+        require(differs, NothingWrong(id, index));
 
-        emit FactProven(id, Fact.UNITS_MISMATCH, terms.provider, address(ledger), last.index, leafHash);
+        emit FactProven(id, Fact.UNITS_MISMATCH, terms.provider, address(ledger), index, leafHash);
     }
 
     /// @inheritdoc IUsageEvidence
     function proveBadStep(
-        IAuthorizations ledger,
         CompactTerms calldata terms,
         Head calldata settled,
-        UsageLeaf[] calldata leaves,
+        uint64 index,
+        bytes[] calldata leaves,
         bytes32[][] calldata proofs
     ) external {
-        bytes32 id = idOf(ledger, terms);
-        requireSettled(ledger, id, settled);
+        IAuthorizations ledger = ledgerOf(terms.flags);
+        bytes32 id = requireSettledTerms(ledger, terms, settled);
         uint256 count = leaves.length;
-        require((count == 1 || count == 2) && proofs.length == count, LeafNotIncluded(id, 0));
-        UsageLeaf calldata leaf = leaves[count - 1];
-        bytes32 leafHash = requireIncluded(id, settled, leaf, proofs[count - 1]);
-        bool bad;
-        if (count == 1) {
-            require(leaf.index == 0, LeafNotIncluded(id, leaf.index));
-            bad = isBad(id, leaf, [uint64(0), 0, 0, 0], 0, 0);
-        } else {
-            requireIncluded(id, settled, leaves[0], proofs[0]);
-            require(leaf.index == uint256(leaves[0].index) + 1, LeafNotIncluded(id, leaf.index));
-            bad = isBad(id, leaf, leaves[0].cumUnits, leaves[0].cumCredits, leaves[0].servedAt);
+        require(count == (index == 0 ? 1 : 2) && proofs.length == count, LeafNotIncluded(id, index));
+        bytes32 leafHash = requireIncluded(id, settled, index, leaves[count - 1], proofs[count - 1]);
+        UsageLeaf memory before; // all zero before the first
+        if (count == 2) {
+            requireIncluded(id, settled, index - 1, leaves[0], proofs[0]);
+            before = leaves[0].decode();
         }
-        require(bad, NothingWrong(id, leaf.index));
+        require(isBad(id, index, leaves[count - 1].decode(), before), NothingWrong(id, index));
 
-        emit FactProven(id, Fact.BAD_STEP, terms.provider, address(ledger), leaf.index, leafHash);
+        emit FactProven(id, Fact.BAD_STEP, terms.provider, address(ledger), index, leafHash);
     }
 
-    /// @dev Does the leaf not follow from these totals and this time?
+    /// @dev Is the leaf not one that can stand at `index` after `before`?
     function isBad(
         bytes32 id,
-        UsageLeaf calldata leaf,
-        uint64[4] memory units,
-        uint128 credits,
-        uint40 servedAt
+        uint64 index,
+        UsageLeaf memory leaf,
+        UsageLeaf memory before
     ) private pure returns (bool) {
         uint8 kind = leaf.kind;
-        if (kind > LAST_KIND || leaf.authorizationId != id || leaf.servedAt < servedAt) return true;
-        if (leaf.cumCredits < credits || (leaf.cumCredits > credits && kind != CREDIT)) return true;
+        if (leaf.index != index || leaf.authorizationId != id) return true;
+        if (kind > LAST_KIND || leaf.servedAt < before.servedAt) return true;
+        if (leaf.cumCredits < before.cumCredits) return true;
+        if (leaf.cumCredits > before.cumCredits && kind != CREDIT) return true;
         bool counts = kind == USE || kind == PERIOD_FEE;
         for (uint256 m = 0; m < 4; ++m) {
-            if (uint256(units[m]) + leaf.units[m] != leaf.cumUnits[m]) return true;
+            if (uint256(before.cumUnits[m]) + leaf.units[m] != leaf.cumUnits[m]) return true;
             if (leaf.units[m] != 0 && !counts) return true;
         }
         return false;
@@ -160,54 +166,61 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
 
     /// @inheritdoc IUsageEvidence
     function proveOutOfScope(
-        IAuthorizations ledger,
         AuthorizationTerms calldata terms,
         Head calldata settled,
-        UsageLeaf calldata leaf,
+        uint64 index,
+        bytes calldata leaf,
         bytes32[] calldata proof
     ) external {
-        bytes32 id = MessageHashUtils.toTypedDataHash(domainOf(ledger), terms.hash());
-        requireSettled(ledger, id, settled);
-        bytes32 leafHash = requireIncluded(id, settled, leaf, proof);
+        IAuthorizations ledger = ledgerOf(terms.flags);
+        bytes32 id = digestOn(ledger, terms.hash());
+        requireSettled(ledger, id, settled, ledger.headDigestOf(id));
+        bytes32 leafHash = requireIncluded(id, settled, index, leaf, proof);
+        UsageLeaf memory used = leaf.decode();
         Scope calldata scope = terms.scope;
         // Shifts beyond a field's width leave zero: a code that has no bit is outside.
-        bool within =
-            (uint256(scope.purposes) >> leaf.purpose) & 1 == 1 &&
-                (uint256(scope.modalities) >> leaf.modality) & 1 == 1 &&
-                (scope.version == 0 || scope.version == leaf.version);
-        require(leaf.kind == USE && !within, NothingWrong(id, leaf.index));
+        bool within = (uint256(scope.purposes) >> used.purpose) & 1 == 1 &&
+            (uint256(scope.modalities) >> used.modality) & 1 == 1 &&
+            (scope.version == 0 || scope.version == used.version);
+        require(used.kind == USE && !within, NothingWrong(id, index));
 
-        emit FactProven(id, Fact.OUT_OF_SCOPE, terms.provider, address(ledger), leaf.index, leafHash);
+        emit FactProven(id, Fact.OUT_OF_SCOPE, terms.provider, address(ledger), index, leafHash);
     }
 
     // ------------------------------------------------------------------------------------------ what is shown
 
-    function domainOf(IAuthorizations ledger) private view returns (bytes32) {
-        address given = address(ledger);
-        require(given == address(usageLedger) || given == address(invoiceLedger), LedgerUnknown(given));
-        return Terms.domainOf(address(ledger));
+    function ledgerOf(uint8 flags) private view returns (IAuthorizations) {
+        return flags & Terms.INVOICED == 0 ? usageLedger : invoiceLedger;
     }
 
-    function idOf(IAuthorizations ledger, CompactTerms calldata terms) private view returns (bytes32) {
-        return MessageHashUtils.toTypedDataHash(domainOf(ledger), terms.hash());
+    function digestOn(IAuthorizations ledger, bytes32 structHash) private view returns (bytes32) {
+        return MessageHashUtils.toTypedDataHash(Terms.domainOf(address(ledger)), structHash);
     }
 
-    function requireSettled(IAuthorizations ledger, bytes32 id, Head calldata settled) private view {
-        bytes32 digest = MessageHashUtils.toTypedDataHash(domainOf(ledger), settled.hash(id));
-        bytes32 held = ledger.authorizationOf(id).headDigest;
-        require(held == digest, HeadNotSettled(id, held));
+    function requireSettledTerms(
+        IAuthorizations ledger,
+        CompactTerms calldata terms,
+        Head calldata settled
+    ) private view returns (bytes32 id) {
+        id = digestOn(ledger, terms.hash());
+        requireSettled(ledger, id, settled, ledger.headDigestOf(id));
+    }
+
+    function requireSettled(IAuthorizations ledger, bytes32 id, Head calldata settled, bytes32 held) private view {
+        require(digestOn(ledger, settled.hash(id)) == held, HeadNotSettled(id, held));
     }
 
     function requireIncluded(
         bytes32 id,
         Head calldata settled,
-        UsageLeaf calldata leaf,
+        uint64 index,
+        bytes calldata leaf,
         bytes32[] calldata proof
     ) private view returns (bytes32 leafHash) {
         leafHash = leaf.hash();
         require(
-            UsageLog.includes(settled.root, settled.size, leaf.index, leafHash, proof),
-            LeafNotIncluded(id, leaf.index)
+            UsageLog.includes(settled.root, settled.size, index, leafHash, proof),
+            LeafNotIncluded(id, index)
         );
     }
 

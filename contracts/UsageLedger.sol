@@ -144,7 +144,8 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         record.amount = toAmount(uint256(record.amount) + amount);
         // Arrears come first: nothing that is owed can be thawed or released.
         uint96 before = record.paid;
-        uint256 paid = _pay(record, terms, due);
+        (, uint256 paid) = _pay(record, terms, due);
+        record.paid = uint96(paid);
 
         emit ToppedUp(id, _msgSender(), amount);
         if (paid > before) emit ArrearsPaid(id, uint128(due), uint128(paid));
@@ -218,16 +219,13 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         Record storage record,
         CompactTerms calldata terms,
         uint256 due
-    ) internal override returns (uint256 paid) {
+    ) internal override returns (uint256 reserved, uint256 paid) {
         uint256 before = record.paid;
-        uint256 reserved = record.amount;
+        reserved = record.amount;
         // paid' = min(max(due, paid), reserved): it never falls, and never exceeds what was set aside.
         paid = due > before ? due : before;
         if (paid > reserved) paid = reserved;
-        if (paid > before) {
-            record.paid = uint96(paid);
-            accrued[terms.split][terms.token] += paid - before;
-        }
+        if (paid > before) accrued[terms.split][terms.token] += paid - before;
     }
 
     /// @inheritdoc Authorizations
@@ -242,6 +240,7 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         if (most > record.amount) most = record.amount;
         require(finalPaid >= record.paid && finalPaid <= most, CloseInvalid(id, finalPaid, due));
         _pay(record, terms, finalPaid);
+        record.paid = uint96(finalPaid);
         return uint128(due);
     }
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -79,11 +79,11 @@ class World:
     salt: int = 0
     heads: dict[tuple[Hash32, int], UsageHead] = field(default_factory=dict)
 
-    @staticmethod
-    def on(chain: Chain) -> "World":
+    @classmethod
+    def on(cls, chain: Chain) -> Self:
         operator = Key.named("operator")
         chain.rpc("anvil_setBalance", operator.address, hex(10**20))
-        world = World(chain, deploy(chain, operator.address, operator.sign_transaction, demo_token=True))
+        world = cls(chain, deploy(chain, operator.address, operator.sign_transaction, demo_token=True))
         for key in (world.provider, world.consumer, world.holder, world.stranger):
             chain.rpc("anvil_setBalance", key.address, hex(10**20))
         world._registries()

@@ -235,6 +235,9 @@ interface IAuthorizations {
 
     function authorizationOf(bytes32 authorizationId) external view returns (Authorization memory);
 
+    /// @notice EIP-712 digest of the settled UsageHead; zero before the first.
+    function headDigestOf(bytes32 authorizationId) external view returns (bytes32 headDigest);
+
     /// @notice The id of these terms on this chain and ledger.
     function idOf(AuthorizationTerms calldata terms) external view returns (bytes32 authorizationId);
 

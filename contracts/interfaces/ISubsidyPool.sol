@@ -10,6 +10,8 @@ import {AuthorizationTerms} from "../libraries/Terms.sol";
 ///
 /// Two parties can still agree to use for the subsidy's sake. What bounds the loss: the lists of products and splits, a cap
 /// for each organisation (not each wallet), parties of one organisation excluded, the sponsor's objection, the pool itself.
+/// Organisations are told apart by the digest of a credential that the space's operator records: it must record the same
+/// digest for all wallets of one, and keep it when the credential is renewed. A refund after the claim is not clawed back.
 interface ISubsidyPool {
     struct Rule {
         address token;

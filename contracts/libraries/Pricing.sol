@@ -60,28 +60,35 @@ library Pricing {
     /// @dev Units on a meter the card does not have are not priced: opening refuses a quota for them.
     /// Unchecked: a tier costs less than 2^64 · 2^128 and there are at most 32; units are taken away only where they are
     /// not more than what is left; tiers rise strictly, and a scale is never zero (`encode` sees to both).
-    function price(bytes memory card, uint64[4] memory units) internal pure returns (uint256 total) {
+    function price(bytes memory card, uint64[4] calldata units) internal pure returns (uint256 total) {
         unchecked {
             uint256 meters = meterCount(card);
             uint256 offset = 23;
             for (uint256 m = 0; m < meters; ++m) {
-                uint256 unitScale = read(card, offset, 8);
-                uint256 free = read(card, offset + 8, 8);
-                uint256 tier = offset + 17;
-                offset = tier + read(card, offset + 16, 1) * 24;
-                if (units[m] <= free) continue;
-                uint256 left = units[m] - free;
+                uint256 used;
+                // Memory-safe: reads the m-th of four words; m < 4. Bits beyond 64 were refused before.
+                assembly ("memory-safe") {
+                    used := calldataload(add(units, shl(5, m)))
+                }
+                uint256 meter = read(card, offset, 17); // unitScale 8 ‖ freeUnits 8 ‖ tiers 1
+                uint256 tierAt = offset + 17;
+                offset = tierAt + (meter & 0xff) * 24;
+                uint256 free = (meter >> 8) & type(uint64).max;
+                if (used <= free) continue;
+                uint256 left = used - free;
                 uint256 from = 0;
                 uint256 cost = 0;
-                for (; left > 0; tier += 24) {
-                    uint256 upTo = read(card, tier, 8);
+                while (left > 0) {
+                    uint256 tier = read(card, tierAt, 24); // upTo 8 ‖ price 16
+                    uint256 upTo = tier >> 128;
                     uint256 inTier = upTo - from;
                     if (left < inTier) inTier = left;
-                    cost += inTier * read(card, tier + 8, 16);
+                    cost += inTier * (tier & type(uint128).max);
                     left -= inTier;
                     from = upTo;
+                    tierAt += 24;
                 }
-                total += cost / unitScale;
+                total += cost / (meter >> 72);
             }
         }
     }

@@ -84,7 +84,7 @@ contract Digests {
         return digest(ledger, value.hash());
     }
 
-    function leaf(UsageLeaf calldata value) external view returns (bytes32) {
+    function leaf(bytes calldata value) external pure returns (bytes32) {
         return UsageLog.hash(value);
     }
 
@@ -312,6 +312,18 @@ abstract contract World is Test {
     }
 
     // --------------------------------------------------------------------------------------------- settle
+
+    /// @dev The 229 bytes of a leaf, written here a second time.
+    function encode(UsageLeaf memory leaf) internal pure returns (bytes memory) {
+        return
+            bytes.concat(
+                abi.encodePacked(leaf.authorizationId, leaf.index, leaf.useIdHash),
+                abi.encodePacked(leaf.units[0], leaf.units[1], leaf.units[2], leaf.units[3]),
+                abi.encodePacked(leaf.cumUnits[0], leaf.cumUnits[1], leaf.cumUnits[2], leaf.cumUnits[3]),
+                abi.encodePacked(leaf.cumCredits, leaf.eventTime, leaf.servedAt),
+                abi.encodePacked(leaf.kind, leaf.purpose, leaf.modality, leaf.version, leaf.payloadHash)
+            );
+    }
 
     /// @dev The test log: leaf n is SHA-256 of its number.
     function logOf(uint256 size) internal pure returns (bytes32[] memory leaves) {

@@ -152,7 +152,7 @@ _SENTENCES = {
     "CredentialUnknown": "{wallet} has no credential of type {credentialType} in space {space}, or it is revoked",
     "ProductNotOperator": "{caller} is not the operator of the space of product {product}",
     "ParentInvalid": "parent {index} is unknown, recalled, out of order, or too many generations deep",
-    "LedgerUnknown": "{ledger} is not a ledger of this deployment",
+    "LeafMalformed": "a leaf has 229 bytes, this has {length}",
     "HeadNotSettled": "the settled head of {authorizationId} is another, with digest {headDigest}",
     "LeafNotIncluded": "the proof does not lead from leaf {index} to the settled root",
     "NothingWrong": "the documents are genuine and agree with each other at {index}",

@@ -197,7 +197,7 @@ OPERATIONS: dict[str, Operation] = {
     "token.approve": Operation(
         artifacts.DEMO_TOKEN,
         "approve",
-        {"spender": "address", "amount": "amount"},
+        {"spender": "address", "amount": "allowance"},
         "允许 {spender} 支取 {amount} 元",
         "Allow {spender} to take {amount} CNY",
     ),
@@ -371,14 +371,14 @@ OPERATIONS: dict[str, Operation] = {
     "evidence.use": Operation(
         "UsageEvidence",
         "proveUse",
-        {"ledger": "address", "settled": "head", "leaf": "leaf", "proof": "hashes"},
+        {"settled": "head", "leaf": "leaf", "proof": "hashes"},
         "证明第 {index} 条用量已结算",
         "Prove that use {index} is settled",
     ),
     "evidence.fork": Operation(
         "UsageEvidence",
         "proveFork",
-        {"ledger": "address", "terms": "compact", "wallet": "address", "heads": "heads", "signatures": "signatures"},
+        {"terms": "compact", "wallet": "address", "heads": "heads", "signatures": "signatures"},
         "证明 {wallet} 签署了两份不同的用量日志",
         "Prove that {wallet} signed two logs of one size",
     ),
@@ -386,7 +386,6 @@ OPERATIONS: dict[str, Operation] = {
         "UsageEvidence",
         "proveReceiptMismatch",
         {
-            "ledger": "address",
             "terms": "compact",
             "settled": "head",
             "receipt": "receipt",
@@ -400,21 +399,21 @@ OPERATIONS: dict[str, Operation] = {
     "evidence.units": Operation(
         "UsageEvidence",
         "proveUnits",
-        {"ledger": "address", "terms": "compact", "settled": "head", "last": "leaf", "proof": "hashes"},
+        {"terms": "compact", "settled": "head", "last": "leaf", "proof": "hashes"},
         "证明用量头与最后一条用量不符",
         "Prove that the head's totals are not its last leaf's",
     ),
     "evidence.step": Operation(
         "UsageEvidence",
         "proveBadStep",
-        {"ledger": "address", "terms": "compact", "settled": "head", "leaves": "leaves", "proofs": "proofs"},
+        {"terms": "compact", "settled": "head", "index": "index", "leaves": "leaves", "proofs": "proofs"},
         "证明第 {index} 条用量与前一条不衔接",
         "Prove that leaf {index} does not follow from the one before",
     ),
     "evidence.scope": Operation(
         "UsageEvidence",
         "proveOutOfScope",
-        {"ledger": "address", "terms": "terms", "settled": "head", "leaf": "leaf", "proof": "hashes"},
+        {"terms": "terms", "settled": "head", "index": "index", "leaf": "leaf", "proof": "hashes"},
         "证明第 {index} 条用量超出授权范围",
         "Prove that use {index} is outside the terms",
     ),
@@ -528,6 +527,12 @@ def _amount(value: Any, what: str) -> _Parsed:
     return number, {what: format_yuan(number)}, ""
 
 
+def _allowance(value: Any, what: str) -> _Parsed:
+    """Up to 2^256 - 1, which tokens take for a standing allowance."""
+    number = parse_uint(value, what, 256)
+    return number, {what: "∞" if number == 2**256 - 1 else format_yuan(number)}, ""
+
+
 def _roles(value: Any, what: str) -> _Parsed:
     number = parse_uint(value, what, 32)
     return number, {what: ", ".join(names("roles", number))}, ""
@@ -620,12 +625,15 @@ def _two_heads(value: Any, what: str) -> _Parsed:
 
 def _leaf(value: Any, _: str) -> _Parsed:
     leaf = UsageLeaf.from_json(value)
-    return leaf.as_abi(), {"index": leaf.index}, ""
+    return leaf.encode(), {"index": leaf.index}, ""
 
 
 def _leaves(value: Any, what: str) -> _Parsed:
-    leaves = [UsageLeaf.from_json(item) for item in _list(value, what)]
-    return [leaf.as_abi() for leaf in leaves], {"index": leaves[-1].index if leaves else ""}, ""
+    return [UsageLeaf.from_json(item).encode() for item in _list(value, what)], {}, ""
+
+
+def _index(value: Any, what: str) -> _Parsed:
+    return parse_uint(value, what, 64), {}, ""
 
 
 def _receipt(value: Any, _: str) -> _Parsed:
@@ -737,6 +745,7 @@ _KINDS: dict[str, Callable[[Any, str], _Parsed]] = {
     "hash": _hash,
     "address": _wallet,
     "amount": _amount,
+    "allowance": _allowance,
     "roles": _roles,
     "reason": _reason,
     "digests": _digests,
@@ -752,6 +761,7 @@ _KINDS: dict[str, Callable[[Any, str], _Parsed]] = {
     "heads": _two_heads,
     "leaf": _leaf,
     "leaves": _leaves,
+    "index": _index,
     "receipt": _receipt,
     "hashes": _hashes,
     "proofs": _proofs,

@@ -64,11 +64,6 @@ class UsageLeaf:
         """RFC 9162 leaf hash."""
         return leaf_hash(self.encode())
 
-    def as_abi(self) -> tuple[Any, ...]:
-        """The tuple of Solidity's UsageLeaf."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return tuple(raw(v) if isinstance(v, str) else v for v in values)
-
     def as_json(self) -> dict[str, Any]:
         """camelCase, totals and credits as text."""
         return {

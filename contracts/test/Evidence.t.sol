@@ -1,0 +1,1233 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
+
+import {IAuthorizations} from "../interfaces/IAuthorizations.sol";
+import {IUsageEvidence} from "../interfaces/IUsageEvidence.sol";
+import {AuthorizationTerms, CompactTerms, Head, UsageCeiling, UseReceipt} from "../libraries/Terms.sol";
+import {UsageLeaf} from "../libraries/UsageLog.sol";
+import {AgreeingWallet} from "../mocks/Wallets.sol";
+import {Tree} from "./Tree.sol";
+import {Vm} from "./Vm.sol";
+import {World} from "./World.sol";
+
+/// @title Facts about settled usage logs
+contract EvidenceTest is World {
+    uint8 private constant USE = 0;
+    uint8 private constant CREDIT = 1;
+    uint8 private constant PERIOD_FEE = 2;
+    uint8 private constant NOTE = 3;
+    uint8 private constant REFUSAL = 4;
+
+    uint256 private constant LEAF_WORDS = 19;
+    uint256 private constant HEAD_WORDS = 8;
+    uint256 private constant CHAIN = 31337; // Hardhat's
+    uint256 private constant SESSION = 0x5e55;
+    uint64 private constant MOST = type(uint64).max;
+
+    /// @dev An authorization, its log, and the head that is settled.
+    struct Book {
+        IAuthorizations ledger;
+        AuthorizationTerms terms;
+        CompactTerms compact;
+        bytes32 id;
+        UsageLeaf[] leaves;
+        bytes32[] hashes;
+        bytes32[][] proofs; // made beforehand: SHA-256 is a call, and vm.expectRevert is for the next one
+        Head head;
+    }
+
+    // ------------------------------------------------------------------------------------------- the log
+
+    function copy(UsageLeaf memory leaf) private pure returns (UsageLeaf memory) {
+        return abi.decode(abi.encode(leaf), (UsageLeaf));
+    }
+
+    function copy(Head memory head) private pure returns (Head memory) {
+        return abi.decode(abi.encode(head), (Head));
+    }
+
+    /// @dev The lowest bit of one word of the encoding turned over.
+    function flipped(bytes memory encoded, uint256 word) private pure returns (bytes memory) {
+        encoded[word * 32 + 31] ^= 0x01;
+        return encoded;
+    }
+
+    function mutated(UsageLeaf memory leaf, uint256 word) private pure returns (UsageLeaf memory) {
+        return abi.decode(flipped(abi.encode(leaf), word), (UsageLeaf));
+    }
+
+    function mutated(Head memory head, uint256 word) private pure returns (Head memory) {
+        return abi.decode(flipped(abi.encode(head), word), (Head));
+    }
+
+    function next(
+        UsageLeaf memory last,
+        uint8 kind,
+        uint64 calls,
+        uint64 rows,
+        uint128 credit
+    ) private pure returns (UsageLeaf memory leaf) {
+        leaf = copy(last);
+        leaf.index = last.index + 1;
+        leaf.useIdHash = keccak256(abi.encode(leaf.index));
+        leaf.units = [calls, rows, 0, 0];
+        leaf.cumUnits[0] += calls;
+        leaf.cumUnits[1] += rows;
+        leaf.cumCredits += credit;
+        leaf.eventTime += 1;
+        leaf.servedAt += 1;
+        leaf.kind = kind;
+        leaf.payloadHash = sha256(abi.encode(leaf.index));
+    }
+
+    /// @dev 0 use, 1 use, 2 credit, 3 period fee, 4 note, 5 refusal, 6 use.
+    function leavesOf(bytes32 id) private view returns (UsageLeaf[] memory leaves) {
+        leaves = new UsageLeaf[](7);
+        leaves[0] = UsageLeaf({
+            authorizationId: id,
+            index: 0,
+            useIdHash: "first",
+            units: [uint64(3), 100, 0, 0],
+            cumUnits: [uint64(3), 100, 0, 0],
+            cumCredits: 0,
+            eventTime: uint40(START - 20),
+            servedAt: uint40(START - 10),
+            kind: USE,
+            purpose: 1,
+            modality: 1,
+            version: version,
+            payloadHash: "payload"
+        });
+        leaves[1] = next(leaves[0], USE, 2, 50, 0);
+        leaves[2] = next(leaves[1], CREDIT, 0, 0, 500);
+        leaves[3] = next(leaves[2], PERIOD_FEE, 5, 0, 0);
+        leaves[4] = next(leaves[3], NOTE, 0, 0, 0);
+        leaves[5] = next(leaves[4], REFUSAL, 0, 0, 0);
+        leaves[6] = next(leaves[5], USE, 1, 20, 0);
+    }
+
+    /// @dev Open, with a good log of which nothing is settled yet.
+    function fresh(AuthorizationTerms memory terms) private returns (Book memory book) {
+        book.terms = opened(terms, 0);
+        book.ledger = ledgerFor(terms);
+        book.compact = compactOf(terms);
+        book.id = idOf(terms);
+        book.leaves = leavesOf(book.id);
+        UsageLeaf memory last = book.leaves[book.leaves.length - 1];
+        book.head.units = copy(last).cumUnits;
+        book.head.credits = last.cumCredits;
+        book.head.asOf = uint40(START);
+    }
+
+    /// @dev Hashes the leaves as they are now; the head's totals stay as they are.
+    function hashLog(Book memory book) private view {
+        book.hashes = new bytes32[](book.leaves.length);
+        for (uint256 i = 0; i < book.hashes.length; ++i) book.hashes[i] = digests.leaf(book.leaves[i]);
+        book.head.size = uint64(book.hashes.length);
+        book.head.root = Tree.root(book.hashes, book.hashes.length);
+        book.proofs = new bytes32[][](book.hashes.length);
+        for (uint256 i = 0; i < book.hashes.length; ++i) {
+            book.proofs[i] = Tree.inclusion(book.hashes, i, book.hashes.length);
+        }
+    }
+
+    function record(Book memory book) private {
+        hashLog(book);
+        settle(book.terms, noHead(), book.head);
+    }
+
+    function settledBook(AuthorizationTerms memory terms) private returns (Book memory book) {
+        book = fresh(terms);
+        record(book);
+    }
+
+    function settledBook() private returns (Book memory) {
+        return settledBook(termsOf());
+    }
+
+    /// @dev Terms of one authorization on each ledger.
+    function onBoth() private returns (AuthorizationTerms[2] memory) {
+        return [termsOf(), invoicedTermsOf()];
+    }
+
+    /// @dev What was recorded since vm.recordLogs is this fact and nothing else.
+    function requireFact(
+        Book memory book,
+        IUsageEvidence.Fact fact,
+        address against,
+        uint64 index,
+        bytes32 hash
+    ) private {
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        assertEq(logs.length, 1, "logs");
+        assertEq(logs[0].topics.length, 4, "topics");
+        assertTrue(logs[0].emitter == address(evidence), "emitter");
+        assertEq(logs[0].topics[0], IUsageEvidence.FactProven.selector, "event");
+        assertEq(logs[0].topics[1], book.id, "authorization");
+        assertEq(logs[0].topics[2], bytes32(uint256(fact)), "fact");
+        assertEq(logs[0].topics[3], bytes32(uint256(uint160(against))), "against");
+        assertEq(keccak256(logs[0].data), keccak256(abi.encode(book.ledger, index, hash)), "data");
+    }
+
+    function unknown(address ledger) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUsageEvidence.LedgerUnknown.selector, ledger);
+    }
+
+    function notSettled(bytes32 id, bytes32 held) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUsageEvidence.HeadNotSettled.selector, id, held);
+    }
+
+    function notIncluded(bytes32 id, uint64 index) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUsageEvidence.LeafNotIncluded.selector, id, index);
+    }
+
+    function nothing(bytes32 id, uint64 index) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUsageEvidence.NothingWrong.selector, id, index);
+    }
+
+    function notSigned(address wallet) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUsageEvidence.NotSignedBy.selector, wallet);
+    }
+
+    // ------------------------------------------------------- what every function that shows a leaf refuses
+
+    uint256 private constant FUNCTIONS = 5;
+
+    /// @dev Shows one leaf under a head to one of the five functions that take them. Makes no other call.
+    function show(
+        uint256 which,
+        IAuthorizations to,
+        Book memory book,
+        Head memory head,
+        UsageLeaf memory leaf,
+        bytes32[] memory proof
+    ) private {
+        if (which == 0) {
+            evidence.proveUse(to, head, leaf, proof);
+        } else if (which == 1) {
+            UseReceipt memory receipt;
+            evidence.proveReceiptMismatch(to, book.compact, head, receipt, "", leaf, proof);
+        } else if (which == 2) {
+            evidence.proveUnits(to, book.compact, head, leaf, proof);
+        } else if (which == 3) {
+            UsageLeaf[] memory leaves = new UsageLeaf[](1);
+            bytes32[][] memory proofs = new bytes32[][](1);
+            (leaves[0], proofs[0]) = (leaf, proof);
+            evidence.proveBadStep(to, book.compact, head, leaves, proofs);
+        } else {
+            evidence.proveOutOfScope(to, book.terms, head, leaf, proof);
+        }
+    }
+
+    function test_no_function_takes_another_contract_for_a_ledger() external {
+        Book memory book = settledBook();
+        bytes32[] memory proof = book.proofs[0];
+        address[3] memory others = [address(0), stranger, address(evidence)];
+        for (uint256 i = 0; i < others.length; ++i) {
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(unknown(others[i]));
+                show(f, IAuthorizations(others[i]), book, book.head, book.leaves[0], proof);
+            }
+            Head[2] memory heads;
+            bytes[2] memory signatures;
+            refuses(unknown(others[i]));
+            evidence.proveFork(IAuthorizations(others[i]), book.compact, provider, heads, signatures);
+        }
+    }
+
+    function test_no_function_finds_an_authorization_at_the_other_ledger() external {
+        requireUnknownAt(invoices, settledBook(termsOf()));
+        requireUnknownAt(ledger, settledBook(invoicedTermsOf()));
+    }
+
+    function requireUnknownAt(IAuthorizations other, Book memory book) private {
+        bytes32 otherId = other.idOf(book.terms);
+        bytes32[] memory proof = book.proofs[0];
+        for (uint256 f = 0; f < FUNCTIONS; ++f) {
+            // A use is looked up by the id that stands in the leaf.
+            refuses(notSettled(f == 0 ? book.id : otherId, 0));
+            show(f, other, book, book.head, book.leaves[0], proof);
+        }
+    }
+
+    function test_no_function_takes_a_head_that_was_never_settled() external {
+        requireUnsettled(fresh(termsOf()));
+        requireUnsettled(fresh(invoicedTermsOf()));
+    }
+
+    function requireUnsettled(Book memory book) private {
+        book.head.size = 1;
+        book.head.root = digests.leaf(book.leaves[0]);
+        for (uint256 f = 0; f < FUNCTIONS; ++f) {
+            refuses(notSettled(book.id, 0));
+            show(f, book.ledger, book, book.head, book.leaves[0], new bytes32[](0));
+            refuses(notSettled(book.id, 0));
+            show(f, book.ledger, book, noHead(), book.leaves[0], new bytes32[](0));
+        }
+    }
+
+    function test_no_function_takes_a_head_with_any_field_changed() external {
+        Book memory book = settledBook();
+        bytes32 held = ledger.authorizationOf(book.id).headDigest;
+        bytes32[] memory proof = book.proofs[0];
+        for (uint256 word = 0; word < HEAD_WORDS; ++word) {
+            Head memory junk = mutated(book.head, word);
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(notSettled(book.id, held));
+                show(f, book.ledger, book, junk, book.leaves[0], proof);
+            }
+        }
+    }
+
+    function test_no_function_takes_a_head_that_another_has_followed() external {
+        Book memory book = settledBook();
+        bytes32[] memory longer = new bytes32[](8);
+        for (uint256 i = 0; i < 7; ++i) longer[i] = book.hashes[i];
+        longer[7] = digests.leaf(next(book.leaves[6], NOTE, 0, 0, 0));
+        Head memory head = copy(book.head);
+        (head.size, head.root) = (8, Tree.root(longer, 8));
+        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, book.head, head);
+        settlement.consistency = Tree.consistency(longer, 7, 8);
+        ledger.settle(settlement);
+
+        bytes32 held = digests.head(address(ledger), book.id, head);
+        bytes32[] memory proof = book.proofs[0];
+        for (uint256 f = 0; f < FUNCTIONS; ++f) {
+            refuses(notSettled(book.id, held));
+            show(f, book.ledger, book, book.head, book.leaves[0], proof);
+        }
+        vm.recordLogs();
+        evidence.proveUse(ledger, head, book.leaves[0], Tree.inclusion(longer, 0, 8));
+        requireFact(book, IUsageEvidence.Fact.USE, address(0), 0, book.hashes[0]);
+    }
+
+    function test_no_function_takes_a_leaf_with_any_field_changed() external {
+        Book memory book = settledBook();
+        bytes32 otherId = book.id ^ bytes32(uint256(1));
+        bytes32[] memory proof = book.proofs[0];
+        for (uint256 word = 0; word < LEAF_WORDS; ++word) {
+            UsageLeaf memory leaf = mutated(book.leaves[0], word);
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                bool sought = word == 0 && f == 0;
+                refuses(sought ? notSettled(otherId, 0) : notIncluded(book.id, leaf.index));
+                show(f, book.ledger, book, book.head, leaf, proof);
+            }
+        }
+    }
+
+    function test_no_function_takes_a_leaf_at_another_index() external {
+        Book memory book = settledBook();
+        for (uint64 index = 1; index < 9; ++index) {
+            UsageLeaf memory leaf = copy(book.leaves[0]);
+            leaf.index = index == 8 ? MOST : index;
+            bytes32[] memory proof = book.proofs[index < 7 ? index : 0];
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(notIncluded(book.id, leaf.index));
+                show(f, book.ledger, book, book.head, leaf, proof);
+            }
+        }
+    }
+
+    function test_no_function_takes_a_proof_that_is_changed_or_shorter_or_longer() external {
+        Book memory book = settledBook();
+        bytes32[] memory proof = book.proofs[0];
+        uint256 length = proof.length;
+        for (uint256 i = 0; i < length + 3; ++i) {
+            bytes32[] memory wrong = sized(proof, length);
+            if (i < length) wrong[i] ^= bytes32(uint256(1));
+            if (i == length) wrong = book.proofs[1];
+            if (i == length + 1) wrong = sized(proof, length - 1);
+            if (i == length + 2) wrong = sized(proof, length + 1);
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(notIncluded(book.id, 0));
+                show(f, book.ledger, book, book.head, book.leaves[0], wrong);
+            }
+        }
+    }
+
+    function sized(bytes32[] memory proof, uint256 length) private pure returns (bytes32[] memory cut) {
+        cut = new bytes32[](length);
+        for (uint256 i = 0; i < length && i < proof.length; ++i) cut[i] = proof[i];
+    }
+
+    function test_on_another_chain_nothing_of_this_one_is_settled() external {
+        Book memory book = settledBook();
+        bytes32[] memory proof = book.proofs[0];
+        vm.chainId(CHAIN + 1);
+        bytes32 otherId = ledger.idOf(book.terms);
+        for (uint256 f = 1; f < FUNCTIONS; ++f) {
+            refuses(notSettled(otherId, 0));
+            show(f, book.ledger, book, book.head, book.leaves[0], proof);
+        }
+        bytes32 held = ledger.authorizationOf(book.id).headDigest;
+        refuses(notSettled(book.id, held));
+        show(0, book.ledger, book, book.head, book.leaves[0], proof);
+    }
+
+    // ------------------------------------------------------------------------------------------------ use
+
+    function test_every_leaf_of_the_settled_log_is_proven_on_both_ledgers() external {
+        requireUses(settledBook(termsOf()));
+        requireUses(settledBook(invoicedTermsOf()));
+    }
+
+    function requireUses(Book memory book) private {
+        for (uint64 n = 0; n < 7; ++n) {
+            vm.recordLogs();
+            evidence.proveUse(book.ledger, book.head, book.leaves[n], book.proofs[n]);
+            requireFact(book, IUsageEvidence.Fact.USE, address(0), n, book.hashes[n]);
+        }
+    }
+
+    function test_a_use_stays_provable_after_the_authorization_is_closed() external {
+        Book memory book = settledBook();
+        vm.warp(uint256(book.terms.validUntil) + book.terms.thawSeconds + 1);
+        ledger.finalize(book.compact);
+
+        vm.recordLogs();
+        vm.prank(stranger);
+        evidence.proveUse(ledger, book.head, book.leaves[4], book.proofs[4]);
+        requireFact(book, IUsageEvidence.Fact.USE, address(0), 4, book.hashes[4]);
+    }
+
+    function test_the_only_leaf_of_a_log_needs_no_proof() external {
+        Book memory book = fresh(termsOf());
+        UsageLeaf memory only = book.leaves[0];
+        book.leaves = new UsageLeaf[](1);
+        book.leaves[0] = only;
+        record(book);
+
+        vm.recordLogs();
+        evidence.proveUse(ledger, book.head, only, new bytes32[](0));
+        requireFact(book, IUsageEvidence.Fact.USE, address(0), 0, digests.leaf(only));
+    }
+
+    // ----------------------------------------------------------------------------------------------- fork
+
+    /// @dev The settled head and another of the same size.
+    function forkOf(Book memory book) private pure returns (Head[2] memory heads) {
+        heads = [copy(book.head), copy(book.head)];
+        heads[1].root = "another log";
+    }
+
+    function signed(Book memory book, uint256 key, Head memory head) private view returns (bytes memory) {
+        return sign(key, digests.head(address(book.ledger), book.id, head));
+    }
+
+    function signed(Book memory book, uint256 key, Head[2] memory heads) private view returns (bytes[2] memory) {
+        return [signed(book, key, heads[0]), signed(book, key, heads[1])];
+    }
+
+    function agentTerms() private returns (AuthorizationTerms memory terms) {
+        terms = termsOf();
+        terms.meteringAgent = agent;
+    }
+
+    function registerSessionKey(address wallet) private {
+        bytes32 typeHash = keccak256("SessionKey(address wallet,address key,uint40 expiry,uint128 maxDue)");
+        uint40 expiry = uint40(START + DAY);
+        address key = vm.addr(SESSION);
+        bytes32 structHash = keccak256(abi.encode(typeHash, wallet, key, expiry, uint128(1000)));
+        bytes memory possession = sign(SESSION, digests.digest(address(sessionKeys), structHash));
+        vm.prank(wallet);
+        sessionKeys.registerSessionKey(key, expiry, 1000, possession);
+    }
+
+    function test_a_fork_is_proven_against_each_party_that_signed_both_on_both_ledgers() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            terms[i].meteringAgent = agent;
+            Book memory book = settledBook(terms[i]);
+            Head[2] memory heads = forkOf(book);
+            requireFork(book, provider, heads, signed(book, PROVIDER, heads));
+            requireFork(book, consumer, heads, signed(book, CONSUMER, heads));
+            requireFork(book, agent, heads, signed(book, AGENT, heads));
+        }
+    }
+
+    function requireFork(Book memory book, address wallet, Head[2] memory heads, bytes[2] memory signatures) private {
+        bytes32 second = digests.head(address(book.ledger), book.id, heads[1]);
+        vm.recordLogs();
+        evidence.proveFork(book.ledger, book.compact, wallet, heads, signatures);
+        requireFact(book, IUsageEvidence.Fact.FORK, wallet, heads[1].size, second);
+    }
+
+    function test_a_fork_needs_no_signature_under_the_settled_head_on_either_side() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            Book memory book = settledBook(terms[i]);
+            requireForkWithSettled(book, PROVIDER);
+            requireForkWithSettled(book, CONSUMER);
+        }
+    }
+
+    function requireForkWithSettled(Book memory book, uint256 key) private {
+        Head[2] memory heads = forkOf(book);
+        bytes memory signature = signed(book, key, heads[1]);
+        requireFork(book, vm.addr(key), heads, [bytes(""), signature]);
+        requireFork(book, vm.addr(key), [heads[1], heads[0]], [signature, bytes("")]);
+    }
+
+    function test_a_fork_is_proven_against_an_agent_that_signed_the_settled_head() external {
+        Book memory book = agentsBook();
+        requireForkWithSettled(book, AGENT);
+    }
+
+    function test_a_fork_of_two_heads_that_were_never_settled_is_a_fork() external {
+        Book memory book = fresh(termsOf());
+        (book.head.size, book.head.root) = (5, "one log");
+        Head[2] memory heads = forkOf(book);
+        heads[1].asOf -= 5;
+        heads[1].units[0] += 1;
+        requireFork(book, provider, heads, signed(book, PROVIDER, heads));
+    }
+
+    function test_a_fork_by_a_session_key_that_was_later_revoked_is_still_the_wallets() external {
+        Book memory book = settledBook();
+        registerSessionKey(provider);
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = signed(book, SESSION, heads);
+        address key = vm.addr(SESSION);
+        vm.prank(provider);
+        sessionKeys.revokeSessionKey(key);
+        vm.warp(START + 400 * DAY); // the key has expired, and its thaw is over
+
+        requireFork(book, provider, heads, signatures);
+    }
+
+    function test_a_fork_by_a_session_key_of_another_wallet_is_refused() external {
+        Book memory book = settledBook();
+        registerSessionKey(consumer);
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = signed(book, SESSION, heads);
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+    }
+
+    function test_a_fork_by_a_contract_wallet_that_calls_both_signatures_its_own_is_proven() external {
+        AuthorizationTerms memory terms = termsOf();
+        terms.consumer = address(new AgreeingWallet());
+        vm.prank(operator);
+        spaces.admit(space, terms.consumer, 2, "contract");
+        Book memory book = settledBook(terms);
+        requireFork(book, terms.consumer, forkOf(book), [bytes("one"), bytes("two")]);
+    }
+
+    function test_two_heads_with_the_same_root_are_no_fork() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = [copy(book.head), copy(book.head)];
+        heads[1].asOf -= 1;
+        heads[1].credits += 1;
+        bytes[2] memory signatures = signed(book, PROVIDER, heads);
+        refuses(nothing(book.id, 7));
+        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+
+        heads = [book.head, book.head];
+        refuses(nothing(book.id, 7));
+        evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), bytes("")]);
+    }
+
+    function test_two_heads_of_different_sizes_are_no_fork() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        heads[1].size = 8;
+        bytes[2] memory signatures = signed(book, PROVIDER, heads);
+        refuses(nothing(book.id, 7));
+        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+
+        (heads, signatures) = ([heads[1], heads[0]], [signatures[1], signatures[0]]);
+        refuses(nothing(book.id, 8));
+        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+    }
+
+    function test_only_the_settled_head_needs_no_signature() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        bytes memory signature = signed(book, PROVIDER, heads[0]);
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, [signature, bytes("")]);
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), bytes("")]);
+    }
+
+    function test_a_fork_is_not_proven_against_somebody_who_is_no_party() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        uint256[3] memory keys = [STRANGER, OPERATOR, AGENT];
+        for (uint256 k = 0; k < keys.length; ++k) {
+            bytes[2] memory signatures = signed(book, keys[k], heads);
+            refuses(notSigned(vm.addr(keys[k])));
+            evidence.proveFork(ledger, book.compact, vm.addr(keys[k]), heads, signatures);
+        }
+    }
+
+    function test_a_fork_is_not_proven_against_the_missing_metering_agent() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        refuses(notSigned(address(0)));
+        evidence.proveFork(ledger, book.compact, address(0), heads, [bytes(""), bytes("junk")]);
+        refuses(notSigned(address(0)));
+        evidence.proveFork(ledger, book.compact, address(0), heads, [new bytes(65), new bytes(65)]);
+    }
+
+    function test_a_fork_signed_by_somebody_else_is_not_the_partys() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory good = signed(book, PROVIDER, heads);
+        uint256[3] memory keys = [CONSUMER, STRANGER, SESSION];
+        for (uint256 k = 0; k < keys.length; ++k) {
+            bytes[2] memory wrong = signed(book, keys[k], heads);
+            refuses(notSigned(provider));
+            evidence.proveFork(ledger, book.compact, provider, heads, [good[0], wrong[1]]);
+            refuses(notSigned(provider));
+            evidence.proveFork(ledger, book.compact, provider, heads, [wrong[0], good[1]]);
+        }
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, [good[1], good[0]]);
+    }
+
+    function test_a_signature_in_another_form_counts_for_nothing() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        bytes32 digest = digests.head(address(ledger), book.id, heads[1]);
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(PROVIDER, digest);
+        uint256 order = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
+        bytes32 high = bytes32(order - uint256(s));
+        bytes[4] memory wrong = [
+            abi.encodePacked(r, s),
+            abi.encodePacked(r, s, v, uint8(0)),
+            abi.encodePacked(r, high, 55 - v),
+            abi.encodePacked(r, s, v - 27)
+        ];
+        for (uint256 i = 0; i < wrong.length; ++i) {
+            refuses(notSigned(provider));
+            evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), wrong[i]]);
+        }
+    }
+
+    function test_a_fork_signed_for_another_chain_or_ledger_or_authorization_is_refused() external {
+        Book memory book = settledBook();
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory wrong = [bytes(""), ""];
+        assertEq(block.chainid, CHAIN, "chain");
+        vm.chainId(CHAIN + 1);
+        wrong[1] = signed(book, PROVIDER, heads[1]);
+        vm.chainId(CHAIN);
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
+
+        wrong[1] = sign(PROVIDER, digests.head(address(invoices), book.id, heads[1]));
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
+
+        wrong[1] = sign(PROVIDER, digests.head(address(ledger), "another", heads[1]));
+        refuses(notSigned(provider));
+        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
+    }
+
+    /// @dev The head was settled by the metering agent in place of the consumer.
+    function agentsBook() private returns (Book memory book) {
+        book = fresh(agentTerms());
+        hashLog(book);
+        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, noHead(), book.head);
+        settlement.consumerSignature = signed(book, AGENT, book.head);
+        ledger.settle(settlement);
+    }
+
+    // The ledger's word for a settled head is a word for those who vouched for it, which the basis tells.
+
+    function test_a_consumer_whose_agent_signed_the_settled_head_has_not_forked_with_it() external {
+        Book memory book = agentsBook();
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = [bytes(""), signed(book, CONSUMER, heads[1])];
+        refuses(notSigned(consumer));
+        evidence.proveFork(ledger, book.compact, consumer, heads, signatures);
+    }
+
+    function test_an_agent_whose_consumer_signed_the_settled_head_has_not_forked_with_it() external {
+        Book memory book = settledBook(agentTerms());
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = [bytes(""), signed(book, AGENT, heads[1])];
+        refuses(notSigned(agent));
+        evidence.proveFork(ledger, book.compact, agent, heads, signatures);
+    }
+
+    function test_a_consumer_that_only_signed_a_ceiling_has_not_forked_with_the_settled_head() external {
+        Book memory book = fresh(termsOf());
+        (book.head.size, book.head.root) = (7, "unseen");
+        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, noHead(), book.head);
+        settlement.consumerSignature = "";
+        UsageCeiling memory ceiling = UsageCeiling(0, book.terms.maxUnits, 0, 10_000_000, uint40(START + DAY));
+        settlement.ceilings = ceilingBy(CONSUMER, book.terms, ceiling);
+        ledger.settle(settlement);
+
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = [bytes(""), signed(book, CONSUMER, heads[1])];
+        refuses(notSigned(consumer));
+        evidence.proveFork(ledger, book.compact, consumer, heads, signatures);
+    }
+
+    // -------------------------------------------------------------------------------------------- receipt
+
+    /// @dev For another leaf than the log has at this index.
+    function receiptOf(Book memory book, uint64 index) private pure returns (UseReceipt memory) {
+        UsageLeaf memory leaf = book.leaves[index];
+        return UseReceipt(book.id, index, "another leaf", leaf.cumUnits, leaf.servedAt);
+    }
+
+    function signed(Book memory book, uint256 key, UseReceipt memory receipt) private view returns (bytes memory) {
+        return sign(key, digests.receipt(address(book.ledger), receipt));
+    }
+
+    function showReceipt(Book memory book, UseReceipt memory receipt, bytes memory signature, uint64 index) private {
+        UsageLeaf memory leaf = book.leaves[index];
+        bytes32[] memory proof = book.proofs[index];
+        evidence.proveReceiptMismatch(book.ledger, book.compact, book.head, receipt, signature, leaf, proof);
+    }
+
+    function test_a_receipt_for_another_leaf_is_proven_against_the_provider_on_both_ledgers() external {
+        requireReceipts(settledBook(termsOf()));
+        requireReceipts(settledBook(invoicedTermsOf()));
+    }
+
+    function requireReceipts(Book memory book) private {
+        for (uint64 n = 0; n < 7; ++n) {
+            UseReceipt memory receipt = receiptOf(book, n);
+            bytes memory signature = signed(book, PROVIDER, receipt);
+            vm.recordLogs();
+            showReceipt(book, receipt, signature, n);
+            requireFact(book, IUsageEvidence.Fact.RECEIPT_MISMATCH, provider, n, book.hashes[n]);
+        }
+    }
+
+    function test_a_receipt_by_a_session_key_that_was_later_revoked_is_the_providers() external {
+        Book memory book = settledBook();
+        registerSessionKey(provider);
+        UseReceipt memory receipt = receiptOf(book, 1);
+        bytes memory signature = signed(book, SESSION, receipt);
+        address key = vm.addr(SESSION);
+        vm.prank(provider);
+        sessionKeys.revokeSessionKey(key);
+        vm.warp(START + 400 * DAY);
+
+        vm.recordLogs();
+        showReceipt(book, receipt, signature, 1);
+        requireFact(book, IUsageEvidence.Fact.RECEIPT_MISMATCH, provider, 1, book.hashes[1]);
+    }
+
+    function test_a_genuine_receipt_proves_nothing() external {
+        Book memory book = settledBook();
+        for (uint64 n = 0; n < 7; ++n) {
+            UseReceipt memory receipt = receiptOf(book, n);
+            receipt.leafHash = book.hashes[n];
+            bytes memory signature = signed(book, PROVIDER, receipt);
+            refuses(nothing(book.id, n));
+            showReceipt(book, receipt, signature, n);
+        }
+    }
+
+    function test_a_receipt_for_another_index_proves_nothing() external {
+        Book memory book = settledBook();
+        UseReceipt memory receipt = receiptOf(book, 1);
+        bytes memory signature = signed(book, PROVIDER, receipt);
+        refuses(nothing(book.id, 0));
+        showReceipt(book, receipt, signature, 0);
+        refuses(nothing(book.id, 6));
+        showReceipt(book, receipt, signature, 6);
+    }
+
+    function test_a_receipt_for_another_authorization_proves_nothing() external {
+        Book memory book = settledBook();
+        UseReceipt memory receipt = receiptOf(book, 1);
+        receipt.authorizationId = settledBook().id;
+        bytes memory signature = signed(book, PROVIDER, receipt);
+        refuses(nothing(book.id, 1));
+        showReceipt(book, receipt, signature, 1);
+    }
+
+    function test_a_receipt_that_the_provider_did_not_sign_is_refused() external {
+        Book memory book = settledBook();
+        registerSessionKey(consumer);
+        UseReceipt memory receipt = receiptOf(book, 1);
+        uint256[3] memory keys = [CONSUMER, STRANGER, SESSION];
+        for (uint256 k = 0; k < keys.length; ++k) {
+            bytes memory signature = signed(book, keys[k], receipt);
+            refuses(notSigned(provider));
+            showReceipt(book, receipt, signature, 1);
+        }
+        refuses(notSigned(provider));
+        showReceipt(book, receipt, "", 1);
+    }
+
+    function test_a_receipt_signed_for_another_chain_or_ledger_is_refused() external {
+        Book memory book = settledBook();
+        UseReceipt memory receipt = receiptOf(book, 1);
+        vm.chainId(CHAIN + 1);
+        bytes memory signature = signed(book, PROVIDER, receipt);
+        vm.chainId(CHAIN);
+        refuses(notSigned(provider));
+        showReceipt(book, receipt, signature, 1);
+
+        signature = sign(PROVIDER, digests.receipt(address(invoices), receipt));
+        refuses(notSigned(provider));
+        showReceipt(book, receipt, signature, 1);
+    }
+
+    function test_a_receipt_with_any_field_changed_after_signing_is_refused() external {
+        Book memory book = settledBook();
+        UseReceipt memory receipt = receiptOf(book, 1);
+        bytes memory signature = signed(book, PROVIDER, receipt);
+        for (uint256 word = 2; word < 8; ++word) {
+            UseReceipt memory changed = abi.decode(flipped(abi.encode(receipt), word), (UseReceipt));
+            refuses(notSigned(provider));
+            showReceipt(book, changed, signature, 1);
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------- units
+
+    function showUnits(Book memory book, uint64 index) private {
+        UsageLeaf memory leaf = book.leaves[index];
+        evidence.proveUnits(book.ledger, book.compact, book.head, leaf, book.proofs[index]);
+    }
+
+    function test_totals_that_differ_on_any_meter_or_in_credits_are_proven_on_both_ledgers() external {
+        for (uint256 m = 0; m < 5; ++m) {
+            AuthorizationTerms[2] memory terms = onBoth();
+            for (uint256 i = 0; i < 2; ++i) {
+                Book memory book = fresh(terms[i]);
+                if (m < 4) book.leaves[6].cumUnits[m] += 1;
+                else book.leaves[6].cumCredits += 1;
+                record(book);
+
+                vm.recordLogs();
+                showUnits(book, 6);
+                requireFact(book, IUsageEvidence.Fact.UNITS_MISMATCH, provider, 6, book.hashes[6]);
+            }
+        }
+    }
+
+    function test_a_head_that_says_more_than_the_last_leaf_is_proven() external {
+        for (uint256 m = 0; m < 3; ++m) {
+            Book memory book = fresh(termsOf());
+            if (m < 2) book.head.units[m] += 1;
+            else book.head.credits += 1;
+            record(book);
+
+            vm.recordLogs();
+            showUnits(book, 6);
+            requireFact(book, IUsageEvidence.Fact.UNITS_MISMATCH, provider, 6, book.hashes[6]);
+        }
+    }
+
+    function test_the_totals_of_the_last_leaf_prove_nothing_if_they_are_the_heads() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            Book memory book = settledBook(terms[i]);
+            refuses(nothing(book.id, 6));
+            showUnits(book, 6);
+        }
+    }
+
+    function test_the_totals_of_a_leaf_that_is_not_the_last_prove_nothing() external {
+        Book memory book = fresh(termsOf());
+        book.head.units[0] += 1;
+        record(book);
+        for (uint64 n = 0; n < 6; ++n) {
+            refuses(nothing(book.id, n));
+            showUnits(book, n);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------- bad step
+
+    function listed(
+        Book memory book,
+        uint256 first,
+        uint256 second
+    ) private pure returns (UsageLeaf[] memory leaves, bytes32[][] memory proofs) {
+        leaves = new UsageLeaf[](2);
+        proofs = new bytes32[][](2);
+        (leaves[0], leaves[1]) = (book.leaves[first], book.leaves[second]);
+        (proofs[0], proofs[1]) = (book.proofs[first], book.proofs[second]);
+    }
+
+    /// @dev The leaf at `index` with its neighbour, or alone if it is the first.
+    function stepTo(
+        Book memory book,
+        uint64 index
+    ) private pure returns (UsageLeaf[] memory leaves, bytes32[][] memory proofs) {
+        if (index > 0) return listed(book, index - 1, index);
+        leaves = new UsageLeaf[](1);
+        proofs = new bytes32[][](1);
+        (leaves[0], proofs[0]) = (book.leaves[0], book.proofs[0]);
+    }
+
+    function showStep(Book memory book, uint64 index) private {
+        (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, index);
+        evidence.proveBadStep(book.ledger, book.compact, book.head, leaves, proofs);
+    }
+
+    /// @dev Settles the log as it is now, and the step to `index` is proven bad.
+    function requireBad(Book memory book, uint64 index) private {
+        record(book);
+        vm.recordLogs();
+        showStep(book, index);
+        requireFact(book, IUsageEvidence.Fact.BAD_STEP, provider, index, book.hashes[index]);
+    }
+
+    function requireGood(Book memory book, uint64 index) private {
+        record(book);
+        refuses(nothing(book.id, index));
+        showStep(book, index);
+    }
+
+    function test_no_step_of_a_good_log_is_bad_on_either_ledger() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            Book memory book = settledBook(terms[i]);
+            for (uint64 n = 0; n < 7; ++n) {
+                refuses(nothing(book.id, n));
+                showStep(book, n);
+            }
+        }
+    }
+
+    function test_a_total_that_is_too_high_on_any_meter_is_a_bad_step_on_both_ledgers() external {
+        for (uint256 m = 0; m < 4; ++m) {
+            AuthorizationTerms[2] memory terms = onBoth();
+            for (uint256 i = 0; i < 2; ++i) {
+                Book memory book = fresh(terms[i]);
+                book.leaves[1].cumUnits[m] += 1;
+                requireBad(book, 1);
+            }
+        }
+    }
+
+    function test_a_total_that_is_too_low_on_any_meter_is_a_bad_step() external {
+        for (uint256 m = 0; m < 4; ++m) {
+            Book memory book = fresh(termsOf());
+            book.leaves[1].units[m] += 1;
+            requireBad(book, 1);
+        }
+    }
+
+    function test_a_total_that_falls_is_a_bad_step() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].cumUnits[0] -= 1;
+        requireBad(book, 4);
+    }
+
+    function test_units_on_a_kind_that_has_none_are_a_bad_step_on_any_meter() external {
+        uint64[3] memory at = [uint64(2), 4, 5]; // credit, note, refusal
+        for (uint256 i = 0; i < at.length; ++i) {
+            for (uint256 m = 0; m < 4; ++m) {
+                Book memory book = fresh(termsOf());
+                book.leaves[at[i]].units[m] = 1;
+                book.leaves[at[i]].cumUnits[m] += 1;
+                requireBad(book, at[i]);
+            }
+        }
+    }
+
+    function test_units_of_a_use_or_a_period_fee_are_no_bad_step_on_any_meter() external {
+        uint64[2] memory at = [uint64(3), 6]; // period fee, use
+        for (uint256 i = 0; i < at.length; ++i) {
+            for (uint256 m = 0; m < 4; ++m) {
+                Book memory book = fresh(termsOf());
+                book.leaves[at[i]].units[m] += 1;
+                book.leaves[at[i]].cumUnits[m] += 1;
+                requireGood(book, at[i]);
+            }
+        }
+    }
+
+    function test_credits_that_fall_are_a_bad_step_on_every_kind() external {
+        for (uint8 kind = 0; kind < 5; ++kind) {
+            Book memory book = fresh(termsOf());
+            book.leaves[4].kind = kind;
+            book.leaves[4].cumCredits -= 1;
+            requireBad(book, 4);
+        }
+    }
+
+    function test_credits_that_rise_are_a_bad_step_on_every_kind_but_a_credit() external {
+        for (uint8 kind = 0; kind < 5; ++kind) {
+            Book memory book = fresh(termsOf());
+            book.leaves[4].kind = kind;
+            book.leaves[4].cumCredits += 1;
+            if (kind == CREDIT) requireGood(book, 4);
+            else requireBad(book, 4);
+        }
+    }
+
+    function test_time_that_runs_backwards_is_a_bad_step() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].servedAt = book.leaves[3].servedAt - 1;
+        requireBad(book, 4);
+    }
+
+    function test_time_that_stands_still_is_no_bad_step() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].servedAt = book.leaves[3].servedAt;
+        requireGood(book, 4);
+    }
+
+    function test_an_unknown_kind_is_a_bad_step() external {
+        uint8[2] memory kinds = [5, 255];
+        for (uint256 i = 0; i < kinds.length; ++i) {
+            Book memory book = fresh(termsOf());
+            book.leaves[4].kind = kinds[i];
+            requireBad(book, 4);
+        }
+    }
+
+    function test_a_leaf_of_another_authorization_is_a_bad_step() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].authorizationId = settledBook().id;
+        requireBad(book, 4);
+    }
+
+    function test_a_step_from_another_authorizations_leaf_is_judged_by_what_follows() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[3].authorizationId = "another";
+        requireGood(book, 4);
+    }
+
+    function test_a_first_leaf_that_does_not_follow_from_nothing_is_a_bad_step() external {
+        for (uint256 i = 0; i < 8; ++i) {
+            Book memory book = fresh(termsOf());
+            UsageLeaf memory first = book.leaves[0];
+            if (i < 4) first.cumUnits[i] += 1;
+            if (i == 4) first.cumCredits = 1;
+            if (i == 5) first.kind = NOTE; // it has units
+            if (i == 6) first.kind = 5;
+            if (i == 7) first.authorizationId = "another";
+            requireBad(book, 0);
+        }
+    }
+
+    function test_a_first_leaf_that_is_a_credit_is_no_bad_step() external {
+        Book memory book = fresh(termsOf());
+        UsageLeaf memory first = book.leaves[0];
+        (first.kind, first.cumCredits, first.servedAt) = (CREDIT, 500, 0);
+        delete first.units;
+        delete first.cumUnits;
+        requireGood(book, 0);
+    }
+
+    function test_a_leaf_alone_that_is_not_the_first_is_refused() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].cumUnits[0] += 1;
+        record(book);
+        UsageLeaf[] memory leaves = new UsageLeaf[](1);
+        bytes32[][] memory proofs = new bytes32[][](1);
+        for (uint64 n = 1; n < 7; ++n) {
+            (leaves[0], proofs[0]) = (book.leaves[n], book.proofs[n]);
+            refuses(notIncluded(book.id, n));
+            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+        }
+    }
+
+    function test_leaves_that_are_not_neighbours_in_their_order_are_refused() external {
+        Book memory book = settledBook();
+        uint64[2][5] memory pairs = [[uint64(0), 2], [uint64(1), 0], [uint64(1), 1], [uint64(6), 0], [uint64(2), 6]];
+        for (uint256 i = 0; i < pairs.length; ++i) {
+            (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = listed(book, pairs[i][0], pairs[i][1]);
+            refuses(notIncluded(book.id, pairs[i][1]));
+            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+        }
+    }
+
+    function test_a_step_from_a_leaf_that_is_not_in_the_log_is_refused() external {
+        Book memory book = settledBook();
+        for (uint256 word = 0; word < LEAF_WORDS; ++word) {
+            (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 4);
+            leaves[0] = mutated(leaves[0], word);
+            refuses(notIncluded(book.id, leaves[0].index));
+            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+        }
+        (UsageLeaf[] memory good, bytes32[][] memory swapped) = stepTo(book, 4);
+        swapped[0] = swapped[1];
+        refuses(notIncluded(book.id, 3));
+        evidence.proveBadStep(ledger, book.compact, book.head, good, swapped);
+    }
+
+    function test_no_leaf_and_three_leaves_are_refused() external {
+        Book memory book = settledBook();
+        for (uint256 count = 0; count < 4; count += 3) {
+            UsageLeaf[] memory leaves = new UsageLeaf[](count);
+            bytes32[][] memory proofs = new bytes32[][](count);
+            for (uint256 i = 0; i < count; ++i) (leaves[i], proofs[i]) = (book.leaves[i], book.proofs[i]);
+            refuses(notIncluded(book.id, 0));
+            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+        }
+    }
+
+    function test_another_number_of_proofs_than_of_leaves_is_refused() external {
+        Book memory book = settledBook();
+        (UsageLeaf[] memory one, bytes32[][] memory oneProof) = stepTo(book, 0);
+        (UsageLeaf[] memory two, bytes32[][] memory twoProofs) = stepTo(book, 1);
+        refuses(notIncluded(book.id, 0));
+        evidence.proveBadStep(ledger, book.compact, book.head, one, twoProofs);
+        refuses(notIncluded(book.id, 0));
+        evidence.proveBadStep(ledger, book.compact, book.head, two, oneProof);
+        refuses(notIncluded(book.id, 0));
+        evidence.proveBadStep(ledger, book.compact, book.head, one, new bytes32[][](0));
+    }
+
+    function test_a_total_that_wraps_around_is_a_bad_step_on_any_meter() external {
+        for (uint256 m = 0; m < 4; ++m) {
+            Book memory book = fresh(termsOf());
+            book.leaves[0].cumUnits[m] = MOST;
+            book.leaves[1].units[m] = 1;
+            book.leaves[1].cumUnits[m] = 0;
+            requireBad(book, 1);
+        }
+        Book memory both = fresh(termsOf());
+        both.leaves[0].cumUnits[0] = MOST;
+        both.leaves[1].units[0] = MOST;
+        both.leaves[1].cumUnits[0] = MOST - 1;
+        requireBad(both, 1);
+    }
+
+    function test_a_total_at_the_very_top_is_no_bad_step() external {
+        Book memory book = fresh(termsOf());
+        for (uint256 m = 0; m < 4; ++m) {
+            book.leaves[0].cumUnits[m] = MOST - 7;
+            book.leaves[1].units[m] = 7;
+            book.leaves[1].cumUnits[m] = MOST;
+        }
+        (book.leaves[1].cumCredits, book.leaves[0].cumCredits) = (type(uint128).max, type(uint128).max);
+        requireGood(book, 1);
+    }
+
+    function test_bits_outside_a_field_prove_no_bad_step() external {
+        Book memory book = settledBook();
+        (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 1);
+        // Before the two leaves lie ledger 1, terms 17, head 8, two offsets and a length.
+        uint256 start = 4 + 29 * 32;
+        for (uint256 word = 0; word < 2 * LEAF_WORDS; ++word) {
+            bytes memory data = abi.encodeCall(
+                evidence.proveBadStep,
+                (ledger, book.compact, book.head, leaves, proofs)
+            );
+            assertEq(data.length, start + (2 * LEAF_WORDS + 3 + 2 + 6) * 32, "layout");
+            data[start + word * 32] |= 0x80;
+            // solhint-disable-next-line avoid-low-level-calls
+            (bool done, ) = address(evidence).call(data);
+            assertTrue(!done, "proven");
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------- out of scope
+
+    function showScope(Book memory book, uint64 index) private {
+        UsageLeaf memory leaf = book.leaves[index];
+        evidence.proveOutOfScope(book.ledger, book.terms, book.head, leaf, book.proofs[index]);
+    }
+
+    function requireOutside(Book memory book, uint64 index) private {
+        record(book);
+        vm.recordLogs();
+        showScope(book, index);
+        requireFact(book, IUsageEvidence.Fact.OUT_OF_SCOPE, provider, index, book.hashes[index]);
+    }
+
+    function requireWithin(Book memory book, uint64 index) private {
+        record(book);
+        refuses(nothing(book.id, index));
+        showScope(book, index);
+    }
+
+    function test_a_use_for_another_purpose_is_out_of_scope_on_both_ledgers() external {
+        uint8[5] memory purposes = [2, 63, 64, 65, 255];
+        for (uint256 p = 0; p < purposes.length; ++p) {
+            AuthorizationTerms[2] memory terms = onBoth();
+            for (uint256 i = 0; i < 2; ++i) {
+                Book memory book = fresh(terms[i]);
+                book.leaves[6].purpose = purposes[p];
+                requireOutside(book, 6);
+            }
+        }
+    }
+
+    function test_a_use_in_another_modality_is_out_of_scope() external {
+        uint8[5] memory modalities = [2, 31, 32, 33, 255];
+        for (uint256 p = 0; p < modalities.length; ++p) {
+            Book memory book = fresh(termsOf());
+            book.leaves[6].modality = modalities[p];
+            requireOutside(book, 6);
+        }
+    }
+
+    function test_every_code_that_has_a_bit_is_within_a_scope_of_all_bits_and_none_beyond() external {
+        for (uint256 i = 0; i < 6; ++i) {
+            AuthorizationTerms memory terms = termsOf();
+            (terms.scope.purposes, terms.scope.modalities) = (type(uint64).max, type(uint32).max);
+            Book memory book = fresh(terms);
+            UsageLeaf memory leaf = book.leaves[0];
+            (leaf.purpose, leaf.modality) = (63, 31);
+            if (i == 1) (leaf.purpose, leaf.modality) = (0, 0);
+            if (i == 2) leaf.purpose = 64;
+            if (i == 3) leaf.purpose = 255;
+            if (i == 4) leaf.modality = 32;
+            if (i == 5) leaf.modality = 255;
+            if (i < 2) requireWithin(book, 0);
+            else requireOutside(book, 0);
+        }
+    }
+
+    function test_a_use_of_another_version_is_out_of_scope() external {
+        bytes32[2] memory versions = [bytes32("another"), 0];
+        for (uint256 i = 0; i < versions.length; ++i) {
+            Book memory book = fresh(termsOf());
+            book.leaves[1].version = versions[i];
+            requireOutside(book, 1);
+        }
+    }
+
+    function test_terms_without_a_version_allow_any() external {
+        AuthorizationTerms memory terms = termsOf();
+        terms.scope.version = 0;
+        Book memory book = fresh(terms);
+        book.leaves[1].version = "another";
+        requireWithin(book, 1);
+    }
+
+    function test_a_use_within_the_terms_is_not_out_of_scope() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            Book memory book = settledBook(terms[i]);
+            for (uint64 n = 0; n < 7; ++n) {
+                refuses(nothing(book.id, n));
+                showScope(book, n);
+            }
+        }
+    }
+
+    function test_a_leaf_that_is_no_use_is_never_out_of_scope() external {
+        Book memory book = fresh(termsOf());
+        for (uint256 n = 2; n < 6; ++n) {
+            (book.leaves[n].purpose, book.leaves[n].modality, book.leaves[n].version) = (200, 200, "another");
+        }
+        record(book);
+        for (uint64 n = 2; n < 6; ++n) {
+            refuses(nothing(book.id, n));
+            showScope(book, n);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------- the rest
+
+    function test_evidence_names_its_interface() external view {
+        assertTrue(evidence.supportsInterface(type(IUsageEvidence).interfaceId), "evidence");
+        assertTrue(evidence.supportsInterface(type(IERC165).interfaceId), "ERC-165");
+        assertTrue(!evidence.supportsInterface(0xffffffff), "none");
+        assertTrue(address(evidence.usageLedger()) == address(ledger), "ledger");
+        assertTrue(address(evidence.invoiceLedger()) == address(invoices), "invoices");
+        assertTrue(address(evidence.sessionKeys()) == address(sessionKeys), "session keys");
+    }
+}
