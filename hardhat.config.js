@@ -20,5 +20,12 @@ export default defineConfig({
     cache: "build/hardhat/cache",
     artifacts: "build/hardhat/artifacts",
   },
-  test: { solidity: { fuzz: { runs: 256 }, fsPermissions: { readDirectory: ["tests/vectors"] } } },
+  test: {
+    solidity: {
+      fuzz: { runs: Number(process.env.FUZZ_RUNS ?? 256) },
+      // Every action of the handler must succeed: what the ledger refuses, the handler does not ask for.
+      invariant: { runs: Number(process.env.INVARIANT_RUNS ?? 256), depth: 100, failOnRevert: true },
+      fsPermissions: { readDirectory: ["tests/vectors"] },
+    },
+  },
 });

@@ -16,12 +16,12 @@ from typing import Any
 
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
-from ledger.core.ids import Hash32, hash_of
+from ledger.core.ids import hash_of
 from ledger.core.merkle import Tree
 from ledger.core.ratecard import MAX_UNITS, Meter, Split, Tier
 from ledger.core.terms import FAST, Approval, AuthorizationTerms, Quad, UsageHead, approvers_hash
 from ledger.core.usage_leaf import UsageLeaf
-from tests.world import DAY, Key, World, digest
+from tests.world import Key, World, digest
 
 CEILINGS = {
     "settle_single_full": 82_000,
@@ -85,9 +85,7 @@ def batch(world: World) -> dict[str, int]:
     for _ in range(25):
         terms = full(world, flags=FAST)
         warm(world, terms)
-        rows.append(
-            world.settlement(terms, world.head(terms, 147, MORE), 10, consistency=[], providerSignature="0x")
-        )
+        rows.append(world.settlement(terms, world.head(terms, 147, MORE), 10, consistency=[], providerSignature="0x"))
     receipt = world.send(world.provider, "settle.many", settlements=rows)
     return {"settle_batch25_per_head": receipt.gas_used // 25}
 

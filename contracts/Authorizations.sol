@@ -196,9 +196,7 @@ abstract contract Authorizations is IAuthorizations, ERC2771Context, EIP712, ERC
         }
         (address consumerSigner, Basis basis, bytes memory refusal) = checkConsumer(settlement, id, digest, due);
         if (refusal.length > 0) return refusal;
-        if (
-            terms.flags & Terms.FAST == 0 && !isConsistent(settlement.previous, head, settlement.consistency)
-        ) {
+        if (terms.flags & Terms.FAST == 0 && !isConsistent(settlement.previous, head, settlement.consistency)) {
             return abi.encodeWithSelector(HeadInconsistent.selector, id, settlement.previous.size, head.size);
         }
 

@@ -144,7 +144,8 @@ contract SpaceRegistry is ISpaceRegistry, ERC2771Context, ERC165 {
     /// @inheritdoc ISpaceRegistry
     function isActive(bytes32 space, address wallet, uint32 roles) external view returns (bool) {
         Participant storage participant = participants[space][wallet];
-        return !participant.suspended && participant.roles & roles == roles;
+        uint32 held = participant.roles;
+        return !participant.suspended && held != 0 && held & roles == roles;
     }
 
     /// @inheritdoc ISpaceRegistry

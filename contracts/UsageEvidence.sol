@@ -77,9 +77,10 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
     ) private view returns (bytes32) {
         IAuthorizations.Authorization memory found = ledger.authorizationOf(id);
         bool agent = found.basis == IAuthorizations.Basis.AGENT || found.basis == IAuthorizations.Basis.AGENT_CAPPED;
-        bool vouched = wallet == terms.provider ||
-            (wallet == terms.consumer && found.basis == IAuthorizations.Basis.CONSUMER) ||
-            (wallet == terms.meteringAgent && agent);
+        bool vouched =
+            wallet == terms.provider ||
+                (wallet == terms.consumer && found.basis == IAuthorizations.Basis.CONSUMER) ||
+                (wallet == terms.meteringAgent && agent);
         return vouched ? found.headDigest : bytes32(0);
     }
 
@@ -133,13 +134,18 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
         bytes32 id = requireSettledTerms(ledger, terms, settled);
         uint256 count = leaves.length;
         require(count == (index == 0 ? 1 : 2) && proofs.length == count, LeafNotIncluded(id, index));
-        bytes32 leafHash = requireIncluded(id, settled, index, leaves[count - 1], proofs[count - 1]);
-        UsageLeaf memory before; // all zero before the first
-        if (count == 2) {
-            requireIncluded(id, settled, index - 1, leaves[0], proofs[0]);
-            before = leaves[0].decode();
+        bytes calldata last = leaves[count - 1];
+        bytes32 leafHash = last.hashOfAny();
+        requireHash(id, settled, index, leafHash, proofs[count - 1]);
+        // What is no leaf at all is bad, whatever was before it.
+        if (last.isWellFormed()) {
+            UsageLeaf memory before; // all zero before the first
+            if (count == 2) {
+                requireIncluded(id, settled, index - 1, leaves[0], proofs[0]);
+                before = leaves[0].decode();
+            }
+            require(isBad(id, index, last.decode(), before), NothingWrong(id, index));
         }
-        require(isBad(id, index, leaves[count - 1].decode(), before), NothingWrong(id, index));
 
         emit FactProven(id, Fact.BAD_STEP, terms.provider, address(ledger), index, leafHash);
     }
@@ -179,9 +185,10 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
         UsageLeaf memory used = leaf.decode();
         Scope calldata scope = terms.scope;
         // Shifts beyond a field's width leave zero: a code that has no bit is outside.
-        bool within = (uint256(scope.purposes) >> used.purpose) & 1 == 1 &&
-            (uint256(scope.modalities) >> used.modality) & 1 == 1 &&
-            (scope.version == 0 || scope.version == used.version);
+        bool within =
+            (uint256(scope.purposes) >> used.purpose) & 1 == 1 &&
+                (uint256(scope.modalities) >> used.modality) & 1 == 1 &&
+                (scope.version == 0 || scope.version == used.version);
         require(used.kind == USE && !within, NothingWrong(id, index));
 
         emit FactProven(id, Fact.OUT_OF_SCOPE, terms.provider, address(ledger), index, leafHash);
@@ -218,10 +225,18 @@ contract UsageEvidence is IUsageEvidence, ERC165 {
         bytes32[] calldata proof
     ) private view returns (bytes32 leafHash) {
         leafHash = leaf.hash();
-        require(
-            UsageLog.includes(settled.root, settled.size, index, leafHash, proof),
-            LeafNotIncluded(id, index)
-        );
+        requireHash(id, settled, index, leafHash, proof);
+    }
+
+    function requireHash(
+        bytes32 id,
+        Head calldata settled,
+        uint64 index,
+        bytes32 leafHash,
+        bytes32[] calldata proof
+    ) private view {
+        bool included = UsageLog.includes(settled.root, settled.size, index, leafHash, proof);
+        require(included, LeafNotIncluded(id, index));
     }
 
     /// @dev By the wallet, or by a key that was its session key at any time: revoking a key does not unsay its words.

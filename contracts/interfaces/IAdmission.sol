@@ -35,7 +35,8 @@ interface IAdmission {
         AuthorizationTerms[] calldata parents
     ) external view;
 
-    /// @notice True for the provider, the space's operator, and every approver that opening asked for.
+    /// @notice True for the provider, the space's operator, and every approver that opening would ask for now: a dismissed
+    /// approver loses the right, its successor has it. A parent's provider ends a child through the parent (endByParent).
     /// @param approvers the list that `terms.scope.approversHash` names; may be empty if the caller is not on it
     function mayRevoke(
         address caller,

@@ -131,7 +131,6 @@ interface IAuthorizations {
     event EndedByParent(bytes32 indexed authorizationId, bytes32 indexed parent, uint40 endedAt);
     /// @notice Both wallets closed for ever; `due`, `paid` and `released` are final.
     /// @param endedAt seconds; now, or earlier if it had ended before
-    /// @param endedAt seconds; the time of the close, or earlier if it had ended before
     event ClosedTogether(
         bytes32 indexed authorizationId,
         Head head,

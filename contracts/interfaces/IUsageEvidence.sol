@@ -70,7 +70,7 @@ interface IUsageEvidence {
         bytes32[] calldata proof
     ) external;
 
-    /// @notice The leaf at `index` names another index or authorization, or does not follow from the one before: totals do
+    /// @notice The leaf at `index` is none (not 229 bytes), names another index or authorization, or does not follow from the one before: totals do
     /// not add up, units where the kind has none, credits that fall or rise without a credit leaf, time that runs
     /// backwards, an unknown kind.
     /// @param leaves the leaf before and the leaf; or only the leaf at index 0, which must follow from nothing

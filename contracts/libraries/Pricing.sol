@@ -66,9 +66,12 @@ library Pricing {
             uint256 offset = 23;
             for (uint256 m = 0; m < meters; ++m) {
                 uint256 used;
-                // Memory-safe: reads the m-th of four words; m < 4. Bits beyond 64 were refused before.
+                // Memory-safe: reads the m-th of four words; m < 4. Refuses bits beyond 64, as the compiler would.
                 assembly ("memory-safe") {
                     used := calldataload(add(units, shl(5, m)))
+                    if shr(64, used) {
+                        revert(0, 0)
+                    }
                 }
                 uint256 meter = read(card, offset, 17); // unitScale 8 ‖ freeUnits 8 ‖ tiers 1
                 uint256 tierAt = offset + 17;

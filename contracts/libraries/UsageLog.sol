@@ -28,13 +28,22 @@ library UsageLog {
 
     /// @notice Leaf hash, RFC 9162 section 2.1.1: SHA-256(0x00 ‖ leaf), 230 bytes in all.
     function hash(bytes calldata leaf) internal pure returns (bytes32) {
-        require(leaf.length == LEAF_BYTES, LeafMalformed(leaf.length));
-        return sha256(bytes.concat(bytes1(0x00), leaf));
+        require(isWellFormed(leaf), LeafMalformed(leaf.length));
+        return hashOfAny(leaf);
+    }
+
+    /// @notice The same for an entry of any length: a log that holds one is bad, and that must be provable.
+    function hashOfAny(bytes calldata entry) internal pure returns (bytes32) {
+        return sha256(bytes.concat(bytes1(0x00), entry));
+    }
+
+    function isWellFormed(bytes calldata leaf) internal pure returns (bool) {
+        return leaf.length == LEAF_BYTES;
     }
 
     /// @notice The authorization a leaf says it is of, and the index it says it has.
     function placeOf(bytes calldata leaf) internal pure returns (bytes32 authorizationId, uint64 index) {
-        require(leaf.length == LEAF_BYTES, LeafMalformed(leaf.length));
+        require(isWellFormed(leaf), LeafMalformed(leaf.length));
         return (bytes32(leaf[0:32]), uint64(bytes8(leaf[32:40])));
     }
 

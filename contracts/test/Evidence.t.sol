@@ -5,8 +5,8 @@ import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 
 import {IAuthorizations} from "../interfaces/IAuthorizations.sol";
 import {IUsageEvidence} from "../interfaces/IUsageEvidence.sol";
-import {AuthorizationTerms, CompactTerms, Head, UsageCeiling, UseReceipt} from "../libraries/Terms.sol";
-import {UsageLeaf} from "../libraries/UsageLog.sol";
+import {AuthorizationTerms, CompactTerms, Head, Terms, UsageCeiling, UseReceipt} from "../libraries/Terms.sol";
+import {UsageLeaf, UsageLog} from "../libraries/UsageLog.sol";
 import {AgreeingWallet} from "../mocks/Wallets.sol";
 import {Tree} from "./Tree.sol";
 import {Vm} from "./Vm.sol";
@@ -20,7 +20,8 @@ contract EvidenceTest is World {
     uint8 private constant NOTE = 3;
     uint8 private constant REFUSAL = 4;
 
-    uint256 private constant LEAF_WORDS = 19;
+    uint64 private constant LAST = 6; // of the leaves in leavesOf
+    uint256 private constant LEAF_BYTES = 229;
     uint256 private constant HEAD_WORDS = 8;
     uint256 private constant CHAIN = 31337; // Hardhat's
     uint256 private constant SESSION = 0x5e55;
@@ -33,6 +34,7 @@ contract EvidenceTest is World {
         CompactTerms compact;
         bytes32 id;
         UsageLeaf[] leaves;
+        bytes[] raw; // the leaves as they went into the log
         bytes32[] hashes;
         bytes32[][] proofs; // made beforehand: SHA-256 is a call, and vm.expectRevert is for the next one
         Head head;
@@ -52,10 +54,6 @@ contract EvidenceTest is World {
     function flipped(bytes memory encoded, uint256 word) private pure returns (bytes memory) {
         encoded[word * 32 + 31] ^= 0x01;
         return encoded;
-    }
-
-    function mutated(UsageLeaf memory leaf, uint256 word) private pure returns (UsageLeaf memory) {
-        return abi.decode(flipped(abi.encode(leaf), word), (UsageLeaf));
     }
 
     function mutated(Head memory head, uint256 word) private pure returns (Head memory) {
@@ -121,16 +119,24 @@ contract EvidenceTest is World {
         book.head.asOf = uint40(START);
     }
 
-    /// @dev Hashes the leaves as they are now; the head's totals stay as they are.
+    /// @dev Writes down and hashes the leaves as they are now; the head's totals stay as they are.
     function hashLog(Book memory book) private view {
-        book.hashes = new bytes32[](book.leaves.length);
-        for (uint256 i = 0; i < book.hashes.length; ++i) book.hashes[i] = digests.leaf(book.leaves[i]);
-        book.head.size = uint64(book.hashes.length);
-        book.head.root = Tree.root(book.hashes, book.hashes.length);
-        book.proofs = new bytes32[][](book.hashes.length);
-        for (uint256 i = 0; i < book.hashes.length; ++i) {
-            book.proofs[i] = Tree.inclusion(book.hashes, i, book.hashes.length);
+        uint256 size = book.leaves.length;
+        (book.raw, book.hashes) = (new bytes[](size), new bytes32[](size));
+        for (uint256 i = 0; i < size; ++i) {
+            book.raw[i] = encode(book.leaves[i]);
+            book.hashes[i] = digests.leaf(book.raw[i]);
         }
+        plant(book);
+    }
+
+    /// @dev The tree over the hashes as they are now.
+    function plant(Book memory book) private pure {
+        uint256 size = book.hashes.length;
+        book.head.size = uint64(size);
+        book.head.root = Tree.root(book.hashes, size);
+        book.proofs = new bytes32[][](size);
+        for (uint256 i = 0; i < size; ++i) book.proofs[i] = Tree.inclusion(book.hashes, i, size);
     }
 
     function record(Book memory book) private {
@@ -145,6 +151,18 @@ contract EvidenceTest is World {
 
     function settledBook() private returns (Book memory) {
         return settledBook(termsOf());
+    }
+
+    /// @dev Settles a head with one leaf more.
+    function outgrow(Book memory book) private returns (Head memory head, bytes32[] memory hashes) {
+        hashes = new bytes32[](8);
+        for (uint256 i = 0; i < 7; ++i) hashes[i] = book.hashes[i];
+        hashes[7] = digests.leaf(encode(next(book.leaves[LAST], NOTE, 0, 0, 0)));
+        head = copy(book.head);
+        (head.size, head.root) = (8, Tree.root(hashes, 8));
+        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, book.head, head);
+        settlement.consistency = Tree.consistency(hashes, 7, 8);
+        book.ledger.settle(settlement);
     }
 
     /// @dev Terms of one authorization on each ledger.
@@ -171,8 +189,8 @@ contract EvidenceTest is World {
         assertEq(keccak256(logs[0].data), keccak256(abi.encode(book.ledger, index, hash)), "data");
     }
 
-    function unknown(address ledger) private pure returns (bytes memory) {
-        return abi.encodeWithSelector(IUsageEvidence.LedgerUnknown.selector, ledger);
+    function malformed(uint256 length) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(UsageLog.LeafMalformed.selector, length);
     }
 
     function notSettled(bytes32 id, bytes32 held) private pure returns (bytes memory) {
@@ -195,61 +213,73 @@ contract EvidenceTest is World {
 
     uint256 private constant FUNCTIONS = 5;
 
-    /// @dev Shows one leaf under a head to one of the five functions that take them. Makes no other call.
+    /// @dev Shows one leaf at an index to one of the five functions that take them. A use is sought at the index that
+    /// stands in the leaf, units at the last. Makes no other call.
     function show(
         uint256 which,
-        IAuthorizations to,
         Book memory book,
         Head memory head,
-        UsageLeaf memory leaf,
+        uint64 index,
+        bytes memory leaf,
         bytes32[] memory proof
     ) private {
         if (which == 0) {
-            evidence.proveUse(to, head, leaf, proof);
+            evidence.proveUse(head, leaf, proof);
         } else if (which == 1) {
             UseReceipt memory receipt;
-            evidence.proveReceiptMismatch(to, book.compact, head, receipt, "", leaf, proof);
+            receipt.index = index;
+            evidence.proveReceiptMismatch(book.compact, head, receipt, "", leaf, proof);
         } else if (which == 2) {
-            evidence.proveUnits(to, book.compact, head, leaf, proof);
+            evidence.proveUnits(book.compact, head, leaf, proof);
         } else if (which == 3) {
-            UsageLeaf[] memory leaves = new UsageLeaf[](1);
-            bytes32[][] memory proofs = new bytes32[][](1);
-            (leaves[0], proofs[0]) = (leaf, proof);
-            evidence.proveBadStep(to, book.compact, head, leaves, proofs);
+            uint256 count = index == 0 ? 1 : 2;
+            bytes[] memory leaves = new bytes[](count);
+            bytes32[][] memory proofs = new bytes32[][](count);
+            if (count == 2) (leaves[0], proofs[0]) = (book.raw[LAST - 1], book.proofs[LAST - 1]);
+            (leaves[count - 1], proofs[count - 1]) = (leaf, proof);
+            showSteps(book, head, index, leaves, proofs);
         } else {
-            evidence.proveOutOfScope(to, book.terms, head, leaf, proof);
+            evidence.proveOutOfScope(book.terms, head, index, leaf, proof);
         }
     }
 
-    function test_no_function_takes_another_contract_for_a_ledger() external {
-        Book memory book = settledBook();
-        bytes32[] memory proof = book.proofs[0];
-        address[3] memory others = [address(0), stranger, address(evidence)];
-        for (uint256 i = 0; i < others.length; ++i) {
-            for (uint256 f = 0; f < FUNCTIONS; ++f) {
-                refuses(unknown(others[i]));
-                show(f, IAuthorizations(others[i]), book, book.head, book.leaves[0], proof);
+    /// @dev The last leaf, which every function can be shown, under this head.
+    function showLast(uint256 which, Book memory book, Head memory head) private {
+        show(which, book, head, LAST, book.raw[LAST], book.proofs[LAST]);
+    }
+
+    function test_every_function_finds_the_leaf_in_the_log_on_both_ledgers() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) {
+            Book memory book = settledBook(terms[i]);
+            vm.recordLogs();
+            showLast(0, book, book.head);
+            requireFact(book, IUsageEvidence.Fact.USE, address(0), LAST, book.hashes[LAST]);
+            for (uint256 f = 1; f < FUNCTIONS; ++f) {
+                refuses(nothing(book.id, LAST));
+                showLast(f, book, book.head);
             }
-            Head[2] memory heads;
-            bytes[2] memory signatures;
-            refuses(unknown(others[i]));
-            evidence.proveFork(IAuthorizations(others[i]), book.compact, provider, heads, signatures);
         }
     }
 
     function test_no_function_finds_an_authorization_at_the_other_ledger() external {
-        requireUnknownAt(invoices, settledBook(termsOf()));
-        requireUnknownAt(ledger, settledBook(invoicedTermsOf()));
+        requireUnknownAtTheOther(settledBook(termsOf()));
+        requireUnknownAtTheOther(settledBook(invoicedTermsOf()));
     }
 
-    function requireUnknownAt(IAuthorizations other, Book memory book) private {
-        bytes32 otherId = other.idOf(book.terms);
-        bytes32[] memory proof = book.proofs[0];
-        for (uint256 f = 0; f < FUNCTIONS; ++f) {
-            // A use is looked up by the id that stands in the leaf.
-            refuses(notSettled(f == 0 ? book.id : otherId, 0));
-            show(f, other, book, book.head, book.leaves[0], proof);
+    /// @dev The terms' flags say which ledger it is. A use has no terms: its ledger is the one that knows the id.
+    function requireUnknownAtTheOther(Book memory book) private {
+        Head[2] memory heads = forkOf(book);
+        bytes[2] memory signatures = signed(book, PROVIDER, heads);
+        book.terms.flags ^= Terms.INVOICED;
+        book.compact = compactOf(book.terms);
+        bytes32 otherId = idOf(book.terms);
+        for (uint256 f = 1; f < FUNCTIONS; ++f) {
+            refuses(notSettled(otherId, 0));
+            showLast(f, book, book.head);
         }
+        refuses(notSigned(provider));
+        evidence.proveFork(book.compact, provider, heads, signatures);
     }
 
     function test_no_function_takes_a_head_that_was_never_settled() external {
@@ -258,81 +288,123 @@ contract EvidenceTest is World {
     }
 
     function requireUnsettled(Book memory book) private {
+        bytes memory leaf = encode(book.leaves[0]);
         book.head.size = 1;
-        book.head.root = digests.leaf(book.leaves[0]);
+        book.head.root = digests.leaf(leaf);
         for (uint256 f = 0; f < FUNCTIONS; ++f) {
             refuses(notSettled(book.id, 0));
-            show(f, book.ledger, book, book.head, book.leaves[0], new bytes32[](0));
+            show(f, book, book.head, 0, leaf, new bytes32[](0));
             refuses(notSettled(book.id, 0));
-            show(f, book.ledger, book, noHead(), book.leaves[0], new bytes32[](0));
+            show(f, book, noHead(), 0, leaf, new bytes32[](0));
         }
     }
 
     function test_no_function_takes_a_head_with_any_field_changed() external {
         Book memory book = settledBook();
         bytes32 held = ledger.authorizationOf(book.id).headDigest;
-        bytes32[] memory proof = book.proofs[0];
         for (uint256 word = 0; word < HEAD_WORDS; ++word) {
             Head memory junk = mutated(book.head, word);
             for (uint256 f = 0; f < FUNCTIONS; ++f) {
                 refuses(notSettled(book.id, held));
-                show(f, book.ledger, book, junk, book.leaves[0], proof);
+                showLast(f, book, junk);
             }
         }
     }
 
     function test_no_function_takes_a_head_that_another_has_followed() external {
         Book memory book = settledBook();
-        bytes32[] memory longer = new bytes32[](8);
-        for (uint256 i = 0; i < 7; ++i) longer[i] = book.hashes[i];
-        longer[7] = digests.leaf(next(book.leaves[6], NOTE, 0, 0, 0));
-        Head memory head = copy(book.head);
-        (head.size, head.root) = (8, Tree.root(longer, 8));
-        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, book.head, head);
-        settlement.consistency = Tree.consistency(longer, 7, 8);
-        ledger.settle(settlement);
-
+        (Head memory head, bytes32[] memory hashes) = outgrow(book);
         bytes32 held = digests.head(address(ledger), book.id, head);
-        bytes32[] memory proof = book.proofs[0];
         for (uint256 f = 0; f < FUNCTIONS; ++f) {
             refuses(notSettled(book.id, held));
-            show(f, book.ledger, book, book.head, book.leaves[0], proof);
+            showLast(f, book, book.head);
         }
+        bytes32[] memory proof = Tree.inclusion(hashes, 0, 8);
         vm.recordLogs();
-        evidence.proveUse(ledger, head, book.leaves[0], Tree.inclusion(longer, 0, 8));
+        evidence.proveUse(head, book.raw[0], proof);
         requireFact(book, IUsageEvidence.Fact.USE, address(0), 0, book.hashes[0]);
     }
 
-    function test_no_function_takes_a_leaf_with_any_field_changed() external {
+    function test_no_function_takes_a_leaf_with_any_byte_changed() external {
         Book memory book = settledBook();
-        bytes32 otherId = book.id ^ bytes32(uint256(1));
-        bytes32[] memory proof = book.proofs[0];
-        for (uint256 word = 0; word < LEAF_WORDS; ++word) {
-            UsageLeaf memory leaf = mutated(book.leaves[0], word);
+        bytes memory leaf = book.raw[LAST];
+        for (uint256 i = 0; i < LEAF_BYTES; ++i) {
+            leaf[i] ^= 0x01;
             for (uint256 f = 0; f < FUNCTIONS; ++f) {
-                bool sought = word == 0 && f == 0;
-                refuses(sought ? notSettled(otherId, 0) : notIncluded(book.id, leaf.index));
-                show(f, book.ledger, book, book.head, leaf, proof);
+                bytes memory problem = notIncluded(book.id, LAST);
+                // A use is looked up by the id and the index that stand in the leaf.
+                if (f == 0 && i < 32) problem = notSettled(book.id ^ bytes32(1 << (248 - 8 * i)), 0);
+                else if (f == 0 && i < 40) problem = notIncluded(book.id, LAST ^ uint64(1 << (312 - 8 * i)));
+                refuses(problem);
+                showLast(f, book, book.head);
+            }
+            leaf[i] ^= 0x01;
+        }
+    }
+
+    function test_no_function_takes_a_leaf_of_another_length() external {
+        Book memory book = settledBook();
+        bytes memory whole = book.raw[LAST];
+        uint256[5] memory lengths = [uint256(0), 64, 228, 230, 458];
+        for (uint256 i = 0; i < lengths.length; ++i) {
+            book.raw[LAST] = sized(whole, lengths[i]);
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(malformed(lengths[i]));
+                showLast(f, book, book.head);
             }
         }
     }
 
+    function test_no_function_takes_a_leaf_of_another_length_that_is_in_the_log() external {
+        uint256[2] memory lengths = [uint256(228), 230];
+        for (uint256 i = 0; i < lengths.length; ++i) {
+            Book memory book = bookWithLength(LAST, lengths[i]);
+            for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                refuses(malformed(lengths[i]));
+                showLast(f, book, book.head);
+            }
+            book = bookWithLength(LAST - 1, lengths[i]);
+            refuses(malformed(lengths[i]));
+            showStep(book, LAST);
+        }
+    }
+
+    /// @dev Settled, with a leaf at `index` that is shorter or longer than a leaf.
+    function bookWithLength(uint64 index, uint256 length) private returns (Book memory book) {
+        book = fresh(termsOf());
+        hashLog(book);
+        book.raw[index] = sized(book.raw[index], length);
+        book.hashes[index] = sha256(bytes.concat(bytes1(0x00), book.raw[index]));
+        plant(book);
+        settle(book.terms, noHead(), book.head);
+    }
+
     function test_no_function_takes_a_leaf_at_another_index() external {
         Book memory book = settledBook();
-        for (uint64 index = 1; index < 9; ++index) {
-            UsageLeaf memory leaf = copy(book.leaves[0]);
-            leaf.index = index == 8 ? MOST : index;
-            bytes32[] memory proof = book.proofs[index < 7 ? index : 0];
-            for (uint256 f = 0; f < FUNCTIONS; ++f) {
-                refuses(notIncluded(book.id, leaf.index));
-                show(f, book.ledger, book, book.head, leaf, proof);
+        UsageLeaf memory lying = copy(book.leaves[LAST]);
+        for (uint64 i = 0; i < 9; ++i) {
+            if (i == LAST) continue;
+            uint64 index = i == 8 ? MOST : i;
+            lying.index = index;
+            bytes32[][2] memory proofs = [book.proofs[i < 7 ? i : 0], book.proofs[LAST]];
+            for (uint256 p = 0; p < 2; ++p) {
+                for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                    if (f == 2) continue; // the last leaf, whatever it says
+                    refuses(notIncluded(book.id, index));
+                    show(f, book, book.head, index, f == 0 ? encode(lying) : book.raw[LAST], proofs[p]);
+                }
             }
         }
     }
 
     function test_no_function_takes_a_proof_that_is_changed_or_shorter_or_longer() external {
         Book memory book = settledBook();
-        bytes32[] memory proof = book.proofs[0];
+        requireProofs(book, 0);
+        requireProofs(book, LAST);
+    }
+
+    function requireProofs(Book memory book, uint64 index) private {
+        bytes32[] memory proof = book.proofs[index];
         uint256 length = proof.length;
         for (uint256 i = 0; i < length + 3; ++i) {
             bytes32[] memory wrong = sized(proof, length);
@@ -341,55 +413,82 @@ contract EvidenceTest is World {
             if (i == length + 1) wrong = sized(proof, length - 1);
             if (i == length + 2) wrong = sized(proof, length + 1);
             for (uint256 f = 0; f < FUNCTIONS; ++f) {
-                refuses(notIncluded(book.id, 0));
-                show(f, book.ledger, book, book.head, book.leaves[0], wrong);
+                if (f == 2 && index != LAST) continue;
+                refuses(notIncluded(book.id, index));
+                show(f, book, book.head, index, book.raw[index], wrong);
             }
         }
     }
 
-    function sized(bytes32[] memory proof, uint256 length) private pure returns (bytes32[] memory cut) {
-        cut = new bytes32[](length);
-        for (uint256 i = 0; i < length && i < proof.length; ++i) cut[i] = proof[i];
+    function sized(bytes32[] memory proof, uint256 length) private pure returns (bytes32[] memory made) {
+        made = new bytes32[](length);
+        for (uint256 i = 0; i < length && i < proof.length; ++i) made[i] = proof[i];
+    }
+
+    function sized(bytes memory leaf, uint256 length) private pure returns (bytes memory made) {
+        made = new bytes(length);
+        for (uint256 i = 0; i < length && i < leaf.length; ++i) made[i] = leaf[i];
     }
 
     function test_on_another_chain_nothing_of_this_one_is_settled() external {
         Book memory book = settledBook();
-        bytes32[] memory proof = book.proofs[0];
         vm.chainId(CHAIN + 1);
         bytes32 otherId = ledger.idOf(book.terms);
         for (uint256 f = 1; f < FUNCTIONS; ++f) {
             refuses(notSettled(otherId, 0));
-            show(f, book.ledger, book, book.head, book.leaves[0], proof);
+            showLast(f, book, book.head);
         }
         bytes32 held = ledger.authorizationOf(book.id).headDigest;
         refuses(notSettled(book.id, held));
-        show(0, book.ledger, book, book.head, book.leaves[0], proof);
+        showLast(0, book, book.head);
     }
 
     // ------------------------------------------------------------------------------------------------ use
 
-    function test_every_leaf_of_the_settled_log_is_proven_on_both_ledgers() external {
-        requireUses(settledBook(termsOf()));
+    function test_every_leaf_of_the_settled_log_is_proven() external {
+        requireUses(settledBook());
+    }
+
+    function test_every_leaf_of_an_invoiced_authorization_is_proven() external {
         requireUses(settledBook(invoicedTermsOf()));
     }
 
     function requireUses(Book memory book) private {
-        for (uint64 n = 0; n < 7; ++n) {
-            vm.recordLogs();
-            evidence.proveUse(book.ledger, book.head, book.leaves[n], book.proofs[n]);
-            requireFact(book, IUsageEvidence.Fact.USE, address(0), n, book.hashes[n]);
+        for (uint64 n = 0; n < 7; ++n) requireUse(book, n);
+    }
+
+    /// @dev By anybody.
+    function requireUse(Book memory book, uint64 index) private {
+        vm.recordLogs();
+        vm.prank(stranger);
+        evidence.proveUse(book.head, book.raw[index], book.proofs[index]);
+        requireFact(book, IUsageEvidence.Fact.USE, address(0), index, book.hashes[index]);
+    }
+
+    function test_a_use_is_not_proven_under_another_authorizations_head() external {
+        AuthorizationTerms[2] memory terms = onBoth();
+        Book[3] memory books = [settledBook(terms[0]), settledBook(terms[1]), settledBook()];
+        for (uint256 i = 0; i < 3; ++i) {
+            Book memory book = books[i];
+            bytes32 held = book.ledger.headDigestOf(book.id);
+            for (uint256 j = 0; j < 3; ++j) {
+                if (i == j) continue;
+                refuses(notSettled(book.id, held));
+                evidence.proveUse(books[j].head, book.raw[4], book.proofs[4]);
+                refuses(notSettled(book.id, held));
+                evidence.proveUse(books[j].head, book.raw[4], books[j].proofs[4]);
+            }
         }
     }
 
     function test_a_use_stays_provable_after_the_authorization_is_closed() external {
-        Book memory book = settledBook();
-        vm.warp(uint256(book.terms.validUntil) + book.terms.thawSeconds + 1);
-        ledger.finalize(book.compact);
-
-        vm.recordLogs();
-        vm.prank(stranger);
-        evidence.proveUse(ledger, book.head, book.leaves[4], book.proofs[4]);
-        requireFact(book, IUsageEvidence.Fact.USE, address(0), 4, book.hashes[4]);
+        AuthorizationTerms[2] memory terms = onBoth();
+        Book[2] memory books = [settledBook(terms[0]), settledBook(terms[1])];
+        vm.warp(uint256(terms[0].validUntil) + terms[0].thawSeconds + 1);
+        for (uint256 i = 0; i < 2; ++i) {
+            books[i].ledger.finalize(books[i].compact);
+            requireUse(books[i], 4);
+        }
     }
 
     function test_the_only_leaf_of_a_log_needs_no_proof() external {
@@ -400,8 +499,31 @@ contract EvidenceTest is World {
         record(book);
 
         vm.recordLogs();
-        evidence.proveUse(ledger, book.head, only, new bytes32[](0));
-        requireFact(book, IUsageEvidence.Fact.USE, address(0), 0, digests.leaf(only));
+        evidence.proveUse(book.head, book.raw[0], new bytes32[](0));
+        requireFact(book, IUsageEvidence.Fact.USE, address(0), 0, book.hashes[0]);
+    }
+
+    function test_a_leaf_that_lies_about_its_index_is_no_use() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].index = 5;
+        record(book);
+        for (uint256 n = 4; n < 6; ++n) {
+            refuses(notIncluded(book.id, 5));
+            evidence.proveUse(book.head, book.raw[4], book.proofs[n]);
+        }
+    }
+
+    function test_a_leaf_of_another_authorization_is_a_use_of_neither() external {
+        Book memory other = settledBook();
+        Book memory book = fresh(termsOf());
+        book.leaves[4].authorizationId = other.id;
+        record(book);
+
+        bytes32 held = ledger.headDigestOf(other.id);
+        refuses(notSettled(other.id, held));
+        evidence.proveUse(book.head, book.raw[4], book.proofs[4]);
+        refuses(notIncluded(other.id, 4));
+        evidence.proveUse(other.head, book.raw[4], book.proofs[4]);
     }
 
     // ----------------------------------------------------------------------------------------------- fork
@@ -418,11 +540,6 @@ contract EvidenceTest is World {
 
     function signed(Book memory book, uint256 key, Head[2] memory heads) private view returns (bytes[2] memory) {
         return [signed(book, key, heads[0]), signed(book, key, heads[1])];
-    }
-
-    function agentTerms() private returns (AuthorizationTerms memory terms) {
-        terms = termsOf();
-        terms.meteringAgent = agent;
     }
 
     function registerSessionKey(address wallet) private {
@@ -450,7 +567,7 @@ contract EvidenceTest is World {
     function requireFork(Book memory book, address wallet, Head[2] memory heads, bytes[2] memory signatures) private {
         bytes32 second = digests.head(address(book.ledger), book.id, heads[1]);
         vm.recordLogs();
-        evidence.proveFork(book.ledger, book.compact, wallet, heads, signatures);
+        evidence.proveFork(book.compact, wallet, heads, signatures);
         requireFact(book, IUsageEvidence.Fact.FORK, wallet, heads[1].size, second);
     }
 
@@ -468,11 +585,6 @@ contract EvidenceTest is World {
         bytes memory signature = signed(book, key, heads[1]);
         requireFork(book, vm.addr(key), heads, [bytes(""), signature]);
         requireFork(book, vm.addr(key), [heads[1], heads[0]], [signature, bytes("")]);
-    }
-
-    function test_a_fork_is_proven_against_an_agent_that_signed_the_settled_head() external {
-        Book memory book = agentsBook();
-        requireForkWithSettled(book, AGENT);
     }
 
     function test_a_fork_of_two_heads_that_were_never_settled_is_a_fork() external {
@@ -503,7 +615,7 @@ contract EvidenceTest is World {
         Head[2] memory heads = forkOf(book);
         bytes[2] memory signatures = signed(book, SESSION, heads);
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+        evidence.proveFork(book.compact, provider, heads, signatures);
     }
 
     function test_a_fork_by_a_contract_wallet_that_calls_both_signatures_its_own_is_proven() external {
@@ -522,11 +634,11 @@ contract EvidenceTest is World {
         heads[1].credits += 1;
         bytes[2] memory signatures = signed(book, PROVIDER, heads);
         refuses(nothing(book.id, 7));
-        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+        evidence.proveFork(book.compact, provider, heads, signatures);
 
         heads = [book.head, book.head];
         refuses(nothing(book.id, 7));
-        evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), bytes("")]);
+        evidence.proveFork(book.compact, provider, heads, [bytes(""), bytes("")]);
     }
 
     function test_two_heads_of_different_sizes_are_no_fork() external {
@@ -535,11 +647,11 @@ contract EvidenceTest is World {
         heads[1].size = 8;
         bytes[2] memory signatures = signed(book, PROVIDER, heads);
         refuses(nothing(book.id, 7));
-        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+        evidence.proveFork(book.compact, provider, heads, signatures);
 
         (heads, signatures) = ([heads[1], heads[0]], [signatures[1], signatures[0]]);
         refuses(nothing(book.id, 8));
-        evidence.proveFork(ledger, book.compact, provider, heads, signatures);
+        evidence.proveFork(book.compact, provider, heads, signatures);
     }
 
     function test_only_the_settled_head_needs_no_signature() external {
@@ -547,9 +659,9 @@ contract EvidenceTest is World {
         Head[2] memory heads = forkOf(book);
         bytes memory signature = signed(book, PROVIDER, heads[0]);
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, [signature, bytes("")]);
+        evidence.proveFork(book.compact, provider, heads, [signature, bytes("")]);
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), bytes("")]);
+        evidence.proveFork(book.compact, provider, heads, [bytes(""), bytes("")]);
     }
 
     function test_a_fork_is_not_proven_against_somebody_who_is_no_party() external {
@@ -559,7 +671,7 @@ contract EvidenceTest is World {
         for (uint256 k = 0; k < keys.length; ++k) {
             bytes[2] memory signatures = signed(book, keys[k], heads);
             refuses(notSigned(vm.addr(keys[k])));
-            evidence.proveFork(ledger, book.compact, vm.addr(keys[k]), heads, signatures);
+            evidence.proveFork(book.compact, vm.addr(keys[k]), heads, signatures);
         }
     }
 
@@ -567,9 +679,9 @@ contract EvidenceTest is World {
         Book memory book = settledBook();
         Head[2] memory heads = forkOf(book);
         refuses(notSigned(address(0)));
-        evidence.proveFork(ledger, book.compact, address(0), heads, [bytes(""), bytes("junk")]);
+        evidence.proveFork(book.compact, address(0), heads, [bytes(""), bytes("junk")]);
         refuses(notSigned(address(0)));
-        evidence.proveFork(ledger, book.compact, address(0), heads, [new bytes(65), new bytes(65)]);
+        evidence.proveFork(book.compact, address(0), heads, [new bytes(65), new bytes(65)]);
     }
 
     function test_a_fork_signed_by_somebody_else_is_not_the_partys() external {
@@ -580,12 +692,12 @@ contract EvidenceTest is World {
         for (uint256 k = 0; k < keys.length; ++k) {
             bytes[2] memory wrong = signed(book, keys[k], heads);
             refuses(notSigned(provider));
-            evidence.proveFork(ledger, book.compact, provider, heads, [good[0], wrong[1]]);
+            evidence.proveFork(book.compact, provider, heads, [good[0], wrong[1]]);
             refuses(notSigned(provider));
-            evidence.proveFork(ledger, book.compact, provider, heads, [wrong[0], good[1]]);
+            evidence.proveFork(book.compact, provider, heads, [wrong[0], good[1]]);
         }
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, [good[1], good[0]]);
+        evidence.proveFork(book.compact, provider, heads, [good[1], good[0]]);
     }
 
     function test_a_signature_in_another_form_counts_for_nothing() external {
@@ -603,7 +715,7 @@ contract EvidenceTest is World {
         ];
         for (uint256 i = 0; i < wrong.length; ++i) {
             refuses(notSigned(provider));
-            evidence.proveFork(ledger, book.compact, provider, heads, [bytes(""), wrong[i]]);
+            evidence.proveFork(book.compact, provider, heads, [bytes(""), wrong[i]]);
         }
     }
 
@@ -616,57 +728,124 @@ contract EvidenceTest is World {
         wrong[1] = signed(book, PROVIDER, heads[1]);
         vm.chainId(CHAIN);
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
+        evidence.proveFork(book.compact, provider, heads, wrong);
 
         wrong[1] = sign(PROVIDER, digests.head(address(invoices), book.id, heads[1]));
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
+        evidence.proveFork(book.compact, provider, heads, wrong);
 
         wrong[1] = sign(PROVIDER, digests.head(address(ledger), "another", heads[1]));
         refuses(notSigned(provider));
-        evidence.proveFork(ledger, book.compact, provider, heads, wrong);
-    }
-
-    /// @dev The head was settled by the metering agent in place of the consumer.
-    function agentsBook() private returns (Book memory book) {
-        book = fresh(agentTerms());
-        hashLog(book);
-        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, noHead(), book.head);
-        settlement.consumerSignature = signed(book, AGENT, book.head);
-        ledger.settle(settlement);
+        evidence.proveFork(book.compact, provider, heads, wrong);
     }
 
     // The ledger's word for a settled head is a word for those who vouched for it, which the basis tells.
 
-    function test_a_consumer_whose_agent_signed_the_settled_head_has_not_forked_with_it() external {
-        Book memory book = agentsBook();
+    /// @dev Settled with what makes this the basis. There is a metering agent.
+    function bookOn(IAuthorizations.Basis basis, AuthorizationTerms memory terms) private returns (Book memory book) {
+        bool unseen = basis == IAuthorizations.Basis.CEILING;
+        bool capped = basis == IAuthorizations.Basis.AGENT_CAPPED;
+        terms.meteringAgent = agent;
+        if (capped) terms.flags |= Terms.AGENT_CAPPED;
+        book = fresh(terms);
+        hashLog(book);
+        IAuthorizations.Settlement memory settlement = settlementOf(terms, noHead(), book.head);
+        if (unseen) settlement.consumerSignature = "";
+        if (capped || basis == IAuthorizations.Basis.AGENT) {
+            settlement.consumerSignature = signed(book, AGENT, book.head);
+        }
+        if (capped || unseen) {
+            UsageCeiling memory ceiling = UsageCeiling(0, terms.maxUnits, 0, 10_000_000, uint40(START + DAY));
+            settlement.ceilings = ceilingBy(CONSUMER, terms, ceiling);
+        }
+        book.ledger.settle(settlement);
+        assertTrue(book.ledger.authorizationOf(book.id).basis == basis, "basis");
+    }
+
+    /// @dev On both ledgers the settled head needs no signature of this party.
+    function requireVouched(IAuthorizations.Basis basis, uint256 key) private {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) requireForkWithSettled(bookOn(basis, terms[i]), key);
+    }
+
+    /// @dev On both ledgers the settled head needs this party's signature like any other.
+    function requireNotVouched(IAuthorizations.Basis basis, uint256 key) private {
+        AuthorizationTerms[2] memory terms = onBoth();
+        for (uint256 i = 0; i < 2; ++i) refuseForkWithSettled(bookOn(basis, terms[i]), key);
+    }
+
+    function refuseForkWithSettled(Book memory book, uint256 key) private {
         Head[2] memory heads = forkOf(book);
-        bytes[2] memory signatures = [bytes(""), signed(book, CONSUMER, heads[1])];
-        refuses(notSigned(consumer));
-        evidence.proveFork(ledger, book.compact, consumer, heads, signatures);
+        bytes[2] memory signatures = signed(book, key, heads);
+        address wallet = vm.addr(key);
+        refuses(notSigned(wallet));
+        evidence.proveFork(book.compact, wallet, heads, [bytes(""), signatures[1]]);
+        refuses(notSigned(wallet));
+        evidence.proveFork(book.compact, wallet, [heads[1], heads[0]], [signatures[1], bytes("")]);
+        requireFork(book, wallet, heads, signatures);
+    }
+
+    function test_a_provider_has_vouched_for_the_settled_head_on_every_basis() external {
+        requireVouched(IAuthorizations.Basis.CONSUMER, PROVIDER);
+        requireVouched(IAuthorizations.Basis.AGENT, PROVIDER);
+        requireVouched(IAuthorizations.Basis.AGENT_CAPPED, PROVIDER);
+        requireVouched(IAuthorizations.Basis.CEILING, PROVIDER);
+    }
+
+    function test_a_provider_that_settled_without_a_signature_has_vouched_for_the_head() external {
+        Book memory book = fresh(termsOf());
+        hashLog(book);
+        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, noHead(), book.head);
+        settlement.providerSignature = "";
+        vm.prank(provider);
+        ledger.settle(settlement);
+        requireForkWithSettled(book, PROVIDER);
+    }
+
+    function test_a_consumer_that_signed_the_settled_head_has_vouched_for_it() external {
+        requireVouched(IAuthorizations.Basis.CONSUMER, CONSUMER);
+    }
+
+    function test_an_agent_that_signed_the_settled_head_has_vouched_for_it() external {
+        requireVouched(IAuthorizations.Basis.AGENT, AGENT);
+    }
+
+    function test_an_agent_that_signed_the_settled_head_under_a_ceiling_has_vouched_for_it() external {
+        requireVouched(IAuthorizations.Basis.AGENT_CAPPED, AGENT);
+    }
+
+    function test_a_consumer_whose_agent_signed_the_settled_head_has_not_forked_with_it() external {
+        requireNotVouched(IAuthorizations.Basis.AGENT, CONSUMER);
+    }
+
+    function test_a_consumer_whose_agent_signed_under_its_ceiling_has_not_forked_with_the_settled_head() external {
+        requireNotVouched(IAuthorizations.Basis.AGENT_CAPPED, CONSUMER);
     }
 
     function test_an_agent_whose_consumer_signed_the_settled_head_has_not_forked_with_it() external {
-        Book memory book = settledBook(agentTerms());
-        Head[2] memory heads = forkOf(book);
-        bytes[2] memory signatures = [bytes(""), signed(book, AGENT, heads[1])];
-        refuses(notSigned(agent));
-        evidence.proveFork(ledger, book.compact, agent, heads, signatures);
+        requireNotVouched(IAuthorizations.Basis.CONSUMER, AGENT);
     }
 
     function test_a_consumer_that_only_signed_a_ceiling_has_not_forked_with_the_settled_head() external {
-        Book memory book = fresh(termsOf());
-        (book.head.size, book.head.root) = (7, "unseen");
-        IAuthorizations.Settlement memory settlement = settlementOf(book.terms, noHead(), book.head);
-        settlement.consumerSignature = "";
-        UsageCeiling memory ceiling = UsageCeiling(0, book.terms.maxUnits, 0, 10_000_000, uint40(START + DAY));
-        settlement.ceilings = ceilingBy(CONSUMER, book.terms, ceiling);
-        ledger.settle(settlement);
+        requireNotVouched(IAuthorizations.Basis.CEILING, CONSUMER);
+    }
 
-        Head[2] memory heads = forkOf(book);
-        bytes[2] memory signatures = [bytes(""), signed(book, CONSUMER, heads[1])];
-        refuses(notSigned(consumer));
-        evidence.proveFork(ledger, book.compact, consumer, heads, signatures);
+    function test_an_agent_has_not_forked_with_a_head_that_was_settled_under_a_ceiling_alone() external {
+        requireNotVouched(IAuthorizations.Basis.CEILING, AGENT);
+    }
+
+    function test_a_consumer_that_closed_together_at_a_head_has_vouched_for_it() external {
+        Book memory book = bookOn(IAuthorizations.Basis.CEILING, termsOf());
+        ledger.closeTogether(closingOf(book.terms, book.head, book.head, 0));
+        requireForkWithSettled(book, PROVIDER);
+        requireForkWithSettled(book, CONSUMER);
+    }
+
+    function test_a_settled_head_that_another_has_followed_needs_its_signature() external {
+        Book memory book = settledBook();
+        outgrow(book);
+        refuseForkWithSettled(book, PROVIDER);
+        refuseForkWithSettled(book, CONSUMER);
     }
 
     // -------------------------------------------------------------------------------------------- receipt
@@ -681,10 +860,11 @@ contract EvidenceTest is World {
         return sign(key, digests.receipt(address(book.ledger), receipt));
     }
 
+    /// @dev With the leaf at `index`, which need not be the receipt's.
     function showReceipt(Book memory book, UseReceipt memory receipt, bytes memory signature, uint64 index) private {
-        UsageLeaf memory leaf = book.leaves[index];
+        bytes memory leaf = book.raw[index];
         bytes32[] memory proof = book.proofs[index];
-        evidence.proveReceiptMismatch(book.ledger, book.compact, book.head, receipt, signature, leaf, proof);
+        evidence.proveReceiptMismatch(book.compact, book.head, receipt, signature, leaf, proof);
     }
 
     function test_a_receipt_for_another_leaf_is_proven_against_the_provider_on_both_ledgers() external {
@@ -728,14 +908,34 @@ contract EvidenceTest is World {
         }
     }
 
-    function test_a_receipt_for_another_index_proves_nothing() external {
+    function test_a_receipt_is_held_against_no_leaf_but_the_one_at_its_index() external {
         Book memory book = settledBook();
         UseReceipt memory receipt = receiptOf(book, 1);
         bytes memory signature = signed(book, PROVIDER, receipt);
-        refuses(nothing(book.id, 0));
-        showReceipt(book, receipt, signature, 0);
-        refuses(nothing(book.id, 6));
-        showReceipt(book, receipt, signature, 6);
+        for (uint64 n = 0; n < 7; ++n) {
+            if (n == 1) continue;
+            refuses(notIncluded(book.id, 1));
+            showReceipt(book, receipt, signature, n);
+        }
+    }
+
+    function test_a_receipt_is_held_against_the_leaf_at_its_index_whatever_that_says_of_itself() external {
+        Book memory book = fresh(termsOf());
+        (book.leaves[1].index, book.leaves[4].authorizationId) = (2, "another");
+        record(book);
+        uint64[2] memory places = [uint64(1), 4];
+        for (uint256 i = 0; i < 2; ++i) {
+            UseReceipt memory receipt = receiptOf(book, places[i]);
+            bytes memory signature = signed(book, PROVIDER, receipt);
+            vm.recordLogs();
+            showReceipt(book, receipt, signature, places[i]);
+            requireFact(book, IUsageEvidence.Fact.RECEIPT_MISMATCH, provider, places[i], book.hashes[places[i]]);
+
+            receipt.leafHash = book.hashes[places[i]];
+            signature = signed(book, PROVIDER, receipt);
+            refuses(nothing(book.id, places[i]));
+            showReceipt(book, receipt, signature, places[i]);
+        }
     }
 
     function test_a_receipt_for_another_authorization_proves_nothing() external {
@@ -779,18 +979,18 @@ contract EvidenceTest is World {
         Book memory book = settledBook();
         UseReceipt memory receipt = receiptOf(book, 1);
         bytes memory signature = signed(book, PROVIDER, receipt);
-        for (uint256 word = 2; word < 8; ++word) {
+        for (uint256 word = 1; word < 8; ++word) {
             UseReceipt memory changed = abi.decode(flipped(abi.encode(receipt), word), (UseReceipt));
             refuses(notSigned(provider));
-            showReceipt(book, changed, signature, 1);
+            showReceipt(book, changed, signature, changed.index);
         }
     }
 
     // ---------------------------------------------------------------------------------------------- units
 
+    /// @dev With the leaf at `index`, which need not be the last.
     function showUnits(Book memory book, uint64 index) private {
-        UsageLeaf memory leaf = book.leaves[index];
-        evidence.proveUnits(book.ledger, book.compact, book.head, leaf, book.proofs[index]);
+        evidence.proveUnits(book.compact, book.head, book.raw[index], book.proofs[index]);
     }
 
     function test_totals_that_differ_on_any_meter_or_in_credits_are_proven_on_both_ledgers() external {
@@ -831,14 +1031,29 @@ contract EvidenceTest is World {
         }
     }
 
-    function test_the_totals_of_a_leaf_that_is_not_the_last_prove_nothing() external {
+    function test_the_totals_of_a_leaf_that_is_not_the_last_are_refused() external {
         Book memory book = fresh(termsOf());
         book.head.units[0] += 1;
         record(book);
         for (uint64 n = 0; n < 6; ++n) {
-            refuses(nothing(book.id, n));
+            refuses(notIncluded(book.id, 6));
             showUnits(book, n);
         }
+    }
+
+    function test_the_totals_of_the_last_leaf_count_whatever_it_says_of_itself() external {
+        Book memory book = fresh(termsOf());
+        (book.leaves[6].index, book.leaves[6].authorizationId) = (0, "another");
+        record(book);
+        refuses(nothing(book.id, 6));
+        showUnits(book, 6);
+
+        book = fresh(termsOf());
+        (book.leaves[6].index, book.leaves[6].authorizationId, book.leaves[6].cumUnits[0]) = (0, "another", 12);
+        record(book);
+        vm.recordLogs();
+        showUnits(book, 6);
+        requireFact(book, IUsageEvidence.Fact.UNITS_MISMATCH, provider, 6, book.hashes[6]);
     }
 
     // ------------------------------------------------------------------------------------------- bad step
@@ -847,10 +1062,10 @@ contract EvidenceTest is World {
         Book memory book,
         uint256 first,
         uint256 second
-    ) private pure returns (UsageLeaf[] memory leaves, bytes32[][] memory proofs) {
-        leaves = new UsageLeaf[](2);
+    ) private pure returns (bytes[] memory leaves, bytes32[][] memory proofs) {
+        leaves = new bytes[](2);
         proofs = new bytes32[][](2);
-        (leaves[0], leaves[1]) = (book.leaves[first], book.leaves[second]);
+        (leaves[0], leaves[1]) = (book.raw[first], book.raw[second]);
         (proofs[0], proofs[1]) = (book.proofs[first], book.proofs[second]);
     }
 
@@ -858,16 +1073,27 @@ contract EvidenceTest is World {
     function stepTo(
         Book memory book,
         uint64 index
-    ) private pure returns (UsageLeaf[] memory leaves, bytes32[][] memory proofs) {
+    ) private pure returns (bytes[] memory leaves, bytes32[][] memory proofs) {
         if (index > 0) return listed(book, index - 1, index);
-        leaves = new UsageLeaf[](1);
+        leaves = new bytes[](1);
         proofs = new bytes32[][](1);
-        (leaves[0], proofs[0]) = (book.leaves[0], book.proofs[0]);
+        (leaves[0], proofs[0]) = (book.raw[0], book.proofs[0]);
+    }
+
+    /// @dev Any leaves as the step to any index.
+    function showSteps(
+        Book memory book,
+        Head memory head,
+        uint64 index,
+        bytes[] memory leaves,
+        bytes32[][] memory proofs
+    ) private {
+        evidence.proveBadStep(book.compact, head, index, leaves, proofs);
     }
 
     function showStep(Book memory book, uint64 index) private {
-        (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, index);
-        evidence.proveBadStep(book.ledger, book.compact, book.head, leaves, proofs);
+        (bytes[] memory leaves, bytes32[][] memory proofs) = stepTo(book, index);
+        showSteps(book, book.head, index, leaves, proofs);
     }
 
     /// @dev Settles the log as it is now, and the step to `index` is proven bad.
@@ -921,25 +1147,25 @@ contract EvidenceTest is World {
     }
 
     function test_units_on_a_kind_that_has_none_are_a_bad_step_on_any_meter() external {
-        uint64[3] memory at = [uint64(2), 4, 5]; // credit, note, refusal
-        for (uint256 i = 0; i < at.length; ++i) {
+        uint64[3] memory places = [uint64(2), 4, 5]; // credit, note, refusal
+        for (uint256 i = 0; i < places.length; ++i) {
             for (uint256 m = 0; m < 4; ++m) {
                 Book memory book = fresh(termsOf());
-                book.leaves[at[i]].units[m] = 1;
-                book.leaves[at[i]].cumUnits[m] += 1;
-                requireBad(book, at[i]);
+                book.leaves[places[i]].units[m] = 1;
+                book.leaves[places[i]].cumUnits[m] += 1;
+                requireBad(book, places[i]);
             }
         }
     }
 
     function test_units_of_a_use_or_a_period_fee_are_no_bad_step_on_any_meter() external {
-        uint64[2] memory at = [uint64(3), 6]; // period fee, use
-        for (uint256 i = 0; i < at.length; ++i) {
+        uint64[2] memory places = [uint64(3), 6]; // period fee, use
+        for (uint256 i = 0; i < places.length; ++i) {
             for (uint256 m = 0; m < 4; ++m) {
                 Book memory book = fresh(termsOf());
-                book.leaves[at[i]].units[m] += 1;
-                book.leaves[at[i]].cumUnits[m] += 1;
-                requireGood(book, at[i]);
+                book.leaves[places[i]].units[m] += 1;
+                book.leaves[places[i]].cumUnits[m] += 1;
+                requireGood(book, places[i]);
             }
         }
     }
@@ -990,6 +1216,30 @@ contract EvidenceTest is World {
         requireBad(book, 4);
     }
 
+    function test_a_leaf_that_lies_about_its_index_is_a_bad_step_on_both_ledgers() external {
+        uint64[5] memory claims = [uint64(0), 3, 5, 7, MOST];
+        for (uint256 c = 0; c < claims.length; ++c) {
+            AuthorizationTerms[2] memory terms = onBoth();
+            for (uint256 i = 0; i < 2; ++i) {
+                Book memory book = fresh(terms[i]);
+                book.leaves[4].index = claims[c];
+                requireBad(book, 4);
+            }
+        }
+    }
+
+    function test_a_leaf_that_stands_in_the_log_twice_is_a_bad_step() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[5] = copy(book.leaves[4]); // a note: but for the index it follows from itself
+        requireBad(book, 5);
+    }
+
+    function test_a_step_from_a_leaf_that_lies_about_its_index_is_judged_by_what_follows() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[3].index = 4;
+        requireGood(book, 4);
+    }
+
     function test_a_step_from_another_authorizations_leaf_is_judged_by_what_follows() external {
         Book memory book = fresh(termsOf());
         book.leaves[3].authorizationId = "another";
@@ -997,7 +1247,7 @@ contract EvidenceTest is World {
     }
 
     function test_a_first_leaf_that_does_not_follow_from_nothing_is_a_bad_step() external {
-        for (uint256 i = 0; i < 8; ++i) {
+        for (uint256 i = 0; i < 9; ++i) {
             Book memory book = fresh(termsOf());
             UsageLeaf memory first = book.leaves[0];
             if (i < 4) first.cumUnits[i] += 1;
@@ -1005,6 +1255,7 @@ contract EvidenceTest is World {
             if (i == 5) first.kind = NOTE; // it has units
             if (i == 6) first.kind = 5;
             if (i == 7) first.authorizationId = "another";
+            if (i == 8) first.index = 1;
             requireBad(book, 0);
         }
     }
@@ -1022,60 +1273,111 @@ contract EvidenceTest is World {
         Book memory book = fresh(termsOf());
         book.leaves[4].cumUnits[0] += 1;
         record(book);
-        UsageLeaf[] memory leaves = new UsageLeaf[](1);
+        bytes[] memory leaves = new bytes[](1);
         bytes32[][] memory proofs = new bytes32[][](1);
         for (uint64 n = 1; n < 7; ++n) {
-            (leaves[0], proofs[0]) = (book.leaves[n], book.proofs[n]);
+            (leaves[0], proofs[0]) = (book.raw[n], book.proofs[n]);
             refuses(notIncluded(book.id, n));
-            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+            showSteps(book, book.head, n, leaves, proofs);
+            refuses(notIncluded(book.id, 0));
+            showSteps(book, book.head, 0, leaves, proofs);
+        }
+    }
+
+    function test_a_leaf_alone_that_says_it_is_the_first_and_is_not_is_refused() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[4].index = 0;
+        record(book);
+        bytes[] memory leaves = new bytes[](1);
+        bytes32[][] memory proofs = new bytes32[][](1);
+        (leaves[0], proofs[0]) = (book.raw[4], book.proofs[4]);
+        refuses(notIncluded(book.id, 0));
+        showSteps(book, book.head, 0, leaves, proofs);
+        refuses(notIncluded(book.id, 4));
+        showSteps(book, book.head, 4, leaves, proofs);
+    }
+
+    function test_the_first_leaf_with_one_before_it_is_refused() external {
+        Book memory book = fresh(termsOf());
+        book.leaves[0].cumUnits[0] += 1;
+        record(book);
+        for (uint256 n = 0; n < 7; ++n) {
+            (bytes[] memory leaves, bytes32[][] memory proofs) = listed(book, n, 0);
+            refuses(notIncluded(book.id, 0));
+            showSteps(book, book.head, 0, leaves, proofs);
         }
     }
 
     function test_leaves_that_are_not_neighbours_in_their_order_are_refused() external {
         Book memory book = settledBook();
-        uint64[2][5] memory pairs = [[uint64(0), 2], [uint64(1), 0], [uint64(1), 1], [uint64(6), 0], [uint64(2), 6]];
+        uint64[2][5] memory pairs = [[uint64(0), 2], [uint64(2), 1], [uint64(1), 1], [uint64(6), 1], [uint64(2), 6]];
         for (uint256 i = 0; i < pairs.length; ++i) {
-            (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = listed(book, pairs[i][0], pairs[i][1]);
-            refuses(notIncluded(book.id, pairs[i][1]));
-            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+            uint64 index = pairs[i][1];
+            (bytes[] memory leaves, bytes32[][] memory proofs) = listed(book, pairs[i][0], index);
+            refuses(notIncluded(book.id, index - 1));
+            showSteps(book, book.head, index, leaves, proofs);
+        }
+    }
+
+    function test_neighbours_at_another_index_are_refused() external {
+        Book memory book = settledBook();
+        (bytes[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 4);
+        for (uint64 n = 0; n < 9; ++n) {
+            if (n == 4) continue;
+            uint64 index = n == 8 ? MOST : n;
+            refuses(notIncluded(book.id, index));
+            showSteps(book, book.head, index, leaves, proofs);
         }
     }
 
     function test_a_step_from_a_leaf_that_is_not_in_the_log_is_refused() external {
         Book memory book = settledBook();
-        for (uint256 word = 0; word < LEAF_WORDS; ++word) {
-            (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 4);
-            leaves[0] = mutated(leaves[0], word);
-            refuses(notIncluded(book.id, leaves[0].index));
-            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+        (bytes[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 4);
+        for (uint256 i = 0; i < LEAF_BYTES; ++i) {
+            leaves[0][i] ^= 0x01;
+            refuses(notIncluded(book.id, 3));
+            showSteps(book, book.head, 4, leaves, proofs);
+            leaves[0][i] ^= 0x01;
         }
-        (UsageLeaf[] memory good, bytes32[][] memory swapped) = stepTo(book, 4);
-        swapped[0] = swapped[1];
+        proofs[0] = proofs[1];
         refuses(notIncluded(book.id, 3));
-        evidence.proveBadStep(ledger, book.compact, book.head, good, swapped);
+        showSteps(book, book.head, 4, leaves, proofs);
+    }
+
+    function test_a_step_from_a_leaf_of_another_length_is_refused() external {
+        Book memory book = settledBook();
+        uint256[4] memory lengths = [uint256(0), 228, 230, 458];
+        for (uint256 i = 0; i < lengths.length; ++i) {
+            (bytes[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 4);
+            leaves[0] = sized(leaves[0], lengths[i]);
+            refuses(malformed(lengths[i]));
+            showSteps(book, book.head, 4, leaves, proofs);
+        }
     }
 
     function test_no_leaf_and_three_leaves_are_refused() external {
         Book memory book = settledBook();
         for (uint256 count = 0; count < 4; count += 3) {
-            UsageLeaf[] memory leaves = new UsageLeaf[](count);
+            bytes[] memory leaves = new bytes[](count);
             bytes32[][] memory proofs = new bytes32[][](count);
-            for (uint256 i = 0; i < count; ++i) (leaves[i], proofs[i]) = (book.leaves[i], book.proofs[i]);
-            refuses(notIncluded(book.id, 0));
-            evidence.proveBadStep(ledger, book.compact, book.head, leaves, proofs);
+            for (uint256 i = 0; i < count; ++i) (leaves[i], proofs[i]) = (book.raw[i], book.proofs[i]);
+            for (uint64 index = 0; index < 3; ++index) {
+                refuses(notIncluded(book.id, index));
+                showSteps(book, book.head, index, leaves, proofs);
+            }
         }
     }
 
     function test_another_number_of_proofs_than_of_leaves_is_refused() external {
         Book memory book = settledBook();
-        (UsageLeaf[] memory one, bytes32[][] memory oneProof) = stepTo(book, 0);
-        (UsageLeaf[] memory two, bytes32[][] memory twoProofs) = stepTo(book, 1);
+        (bytes[] memory one, bytes32[][] memory oneProof) = stepTo(book, 0);
+        (bytes[] memory two, bytes32[][] memory twoProofs) = stepTo(book, 1);
         refuses(notIncluded(book.id, 0));
-        evidence.proveBadStep(ledger, book.compact, book.head, one, twoProofs);
+        showSteps(book, book.head, 0, one, twoProofs);
+        refuses(notIncluded(book.id, 1));
+        showSteps(book, book.head, 1, two, oneProof);
         refuses(notIncluded(book.id, 0));
-        evidence.proveBadStep(ledger, book.compact, book.head, two, oneProof);
-        refuses(notIncluded(book.id, 0));
-        evidence.proveBadStep(ledger, book.compact, book.head, one, new bytes32[][](0));
+        showSteps(book, book.head, 0, one, new bytes32[][](0));
     }
 
     function test_a_total_that_wraps_around_is_a_bad_step_on_any_meter() external {
@@ -1104,29 +1406,30 @@ contract EvidenceTest is World {
         requireGood(book, 1);
     }
 
-    function test_bits_outside_a_field_prove_no_bad_step() external {
+    function test_a_bit_turned_over_anywhere_in_the_call_proves_no_bad_step() external {
         Book memory book = settledBook();
-        (UsageLeaf[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 1);
-        // Before the two leaves lie ledger 1, terms 17, head 8, two offsets and a length.
-        uint256 start = 4 + 29 * 32;
-        for (uint256 word = 0; word < 2 * LEAF_WORDS; ++word) {
-            bytes memory data = abi.encodeCall(
-                evidence.proveBadStep,
-                (ledger, book.compact, book.head, leaves, proofs)
-            );
-            assertEq(data.length, start + (2 * LEAF_WORDS + 3 + 2 + 6) * 32, "layout");
-            data[start + word * 32] |= 0x80;
-            // solhint-disable-next-line avoid-low-level-calls
-            (bool done, ) = address(evidence).call(data);
-            assertTrue(!done, "proven");
+        (bytes[] memory leaves, bytes32[][] memory proofs) = stepTo(book, 1);
+        bytes memory data = abi.encodeCall(evidence.proveBadStep, (book.compact, book.head, 1, leaves, proofs));
+        // Most of it is narrower than a word, and the leaves are padded. Terms 17, head 8, index, two offsets; then a
+        // list of two leaves of 1 + 8 words and one of two proofs of 1 + 3.
+        assertEq(data.length, 4 + (28 + (3 + 2 * 9) + (3 + 2 * 4)) * 32, "layout");
+        for (uint256 word = 4; word < data.length; word += 32) {
+            bytes1[2] memory turned = [data[word] ^ 0x80, data[word + 31] ^ 0x01];
+            for (uint256 i = 0; i < 2; ++i) {
+                uint256 place = word + 31 * i;
+                (data[place], turned[i]) = (turned[i], data[place]);
+                // solhint-disable-next-line avoid-low-level-calls
+                (bool done, ) = address(evidence).call(data);
+                assertTrue(!done, "proven");
+                data[place] = turned[i];
+            }
         }
     }
 
     // ---------------------------------------------------------------------------------------- out of scope
 
     function showScope(Book memory book, uint64 index) private {
-        UsageLeaf memory leaf = book.leaves[index];
-        evidence.proveOutOfScope(book.ledger, book.terms, book.head, leaf, book.proofs[index]);
+        evidence.proveOutOfScope(book.terms, book.head, index, book.raw[index], book.proofs[index]);
     }
 
     function requireOutside(Book memory book, uint64 index) private {
@@ -1218,6 +1521,12 @@ contract EvidenceTest is World {
             refuses(nothing(book.id, n));
             showScope(book, n);
         }
+    }
+
+    function test_a_use_out_of_scope_is_one_whatever_it_says_of_itself() external {
+        Book memory book = fresh(termsOf());
+        (book.leaves[6].index, book.leaves[6].authorizationId, book.leaves[6].purpose) = (0, "another", 2);
+        requireOutside(book, 6);
     }
 
     // ------------------------------------------------------------------------------------------- the rest

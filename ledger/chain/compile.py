@@ -17,7 +17,7 @@ from ledger.chain.artifacts import CORE
 from ledger.core.errors import SluiceError
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
-MOCKS = ("DemoYuan",)
+MOCKS = ("DemoYuan", "LogReader")
 SIZE_LIMIT = 22_000  # bytes of deployed code; EIP-170 allows 24,576
 
 # The same as in hardhat.config.js: what is tested is what is deployed.
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "evmVersion": "cancun",
     "optimizer": {"enabled": True, "runs": 200},
     "metadata": {"bytecodeHash": "none"},
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode"]}},
+    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode"], "": ["ast"]}},
 }
 
 
@@ -42,6 +42,28 @@ def build(root: Path) -> dict[str, str]:
     Raises:
         CompilationFailed: the sources do not compile, or a contract exceeds SIZE_LIMIT.
     """
+    output = compiled(root)
+    artifacts = {}
+    for name in (*CORE, *MOCKS):
+        source = f"contracts/{'mocks/' if name in MOCKS else ''}{name}.sol"
+        found = output["contracts"][source][name]
+        deployed = found["evm"]["deployedBytecode"]
+        size = len(deployed["object"]) // 2
+        if size > SIZE_LIMIT:
+            raise CompilationFailed(f"{name} is {size} bytes, more than {SIZE_LIMIT}")
+        artifact = {
+            "contract": name,
+            "compiler": "solc 0.8.37, via IR, cancun, 200 runs",
+            "size": size,
+            "abi": found["abi"],
+            "bytecode": "0x" + found["evm"]["bytecode"]["object"],
+        }
+        artifacts[f"{name}.json"] = json.dumps(artifact, indent=1) + "\n"
+    return artifacts
+
+
+def compiled(root: Path) -> Any:
+    """The compiler's standard JSON output for every source. Raises CompilationFailed."""
     import solcx
 
     sources = {
@@ -64,29 +86,12 @@ def build(root: Path) -> dict[str, str]:
         os.chdir(root)
         try:
             request = {"language": "Solidity", "sources": _reachable(sources), "settings": SETTINGS}
-            output = solcx.compile_standard(request, solc_binary=wrapper)
+            output: Any = solcx.compile_standard(request, solc_binary=wrapper)
         except solcx.exceptions.SolcError as problem:
             raise CompilationFailed(str(problem)) from problem
         finally:
             os.chdir(before)
-
-    artifacts = {}
-    for name in (*CORE, *MOCKS):
-        source = f"contracts/{'mocks/' if name in MOCKS else ''}{name}.sol"
-        compiled = output["contracts"][source][name]
-        deployed = compiled["evm"]["deployedBytecode"]
-        size = len(deployed["object"]) // 2
-        if size > SIZE_LIMIT:
-            raise CompilationFailed(f"{name} is {size} bytes, more than {SIZE_LIMIT}")
-        artifact = {
-            "contract": name,
-            "compiler": "solc 0.8.37, via IR, cancun, 200 runs",
-            "size": size,
-            "abi": compiled["abi"],
-            "bytecode": "0x" + compiled["evm"]["bytecode"]["object"],
-        }
-        artifacts[f"{name}.json"] = json.dumps(artifact, indent=1) + "\n"
-    return artifacts
+    return output
 
 
 def _reachable(sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
