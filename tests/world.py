@@ -9,7 +9,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32 as Digest
 
-from ledger.chain.client import Chain
+from ledger.chain.client import Chain, NodeError
 from ledger.chain.deploy import Deployment, deploy
 from ledger.chain.operations import encode
 from ledger.chain.prepared import PreparedTransaction, prepare
@@ -80,12 +80,13 @@ class World:
     heads: dict[tuple[Hash32, int], UsageHead] = field(default_factory=dict)
 
     @classmethod
-    def on(cls, chain: Chain) -> Self:
+    def on(cls, chain: Chain, *, coin: int = 10**20) -> Self:
+        """Deploys everything. Each party gets this much native coin, in wei."""
         operator = Key.named("operator")
-        chain.rpc("anvil_setBalance", operator.address, hex(10**20))
+        _give(chain, operator.address, coin)
         world = cls(chain, deploy(chain, operator.address, operator.sign_transaction, demo_token=True))
         for key in (world.provider, world.consumer, world.holder, world.stranger):
-            chain.rpc("anvil_setBalance", key.address, hex(10**20))
+            _give(chain, key.address, coin)
         world._registries()
         return world
 
@@ -318,6 +319,15 @@ class World:
 
     def ledger_balance(self) -> int:
         return int(self.read("DemoYuan", "balanceOf", self.deployment.address("UsageLedger")))
+
+
+def _give(chain: Chain, address: Address, coin: int) -> None:
+    if not coin:
+        return
+    try:
+        chain.rpc("anvil_setBalance", address, hex(coin))
+    except NodeError:
+        chain.rpc("hardhat_setBalance", address, hex(coin))
 
 
 def log_tree(size: int) -> Tree:

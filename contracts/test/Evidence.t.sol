@@ -212,6 +212,7 @@ contract EvidenceTest is World {
     // ------------------------------------------------------- what every function that shows a leaf refuses
 
     uint256 private constant FUNCTIONS = 5;
+    uint256 private constant STEP = 3; // of the functions, proveBadStep
 
     /// @dev Shows one leaf at an index to one of the five functions that take them. A use is sought at the index that
     /// stands in the leaf, units at the last. Makes no other call.
@@ -349,17 +350,29 @@ contract EvidenceTest is World {
         for (uint256 i = 0; i < lengths.length; ++i) {
             book.raw[LAST] = sized(whole, lengths[i]);
             for (uint256 f = 0; f < FUNCTIONS; ++f) {
-                refuses(malformed(lengths[i]));
+                // What is in the log at all can be a bad step, whatever its length.
+                refuses(f == STEP ? notIncluded(book.id, LAST) : malformed(lengths[i]));
                 showLast(f, book, book.head);
             }
         }
     }
 
-    function test_no_function_takes_a_leaf_of_another_length_that_is_in_the_log() external {
+    function test_an_entry_of_another_length_in_the_log_is_a_bad_step() external {
+        uint256[3] memory lengths = [uint256(0), 228, 230];
+        for (uint256 i = 0; i < lengths.length; ++i) {
+            Book memory book = bookWithLength(LAST, lengths[i]);
+            vm.recordLogs();
+            showStep(book, LAST);
+            requireFact(book, IUsageEvidence.Fact.BAD_STEP, provider, LAST, book.hashes[LAST]);
+        }
+    }
+
+    function test_no_other_function_takes_a_leaf_of_another_length_that_is_in_the_log() external {
         uint256[2] memory lengths = [uint256(228), 230];
         for (uint256 i = 0; i < lengths.length; ++i) {
             Book memory book = bookWithLength(LAST, lengths[i]);
             for (uint256 f = 0; f < FUNCTIONS; ++f) {
+                if (f == STEP) continue;
                 refuses(malformed(lengths[i]));
                 showLast(f, book, book.head);
             }
