@@ -1,5 +1,5 @@
 # Every target does its own set-up and says in one line what is missing if it cannot.
-# make demo · test · serve · lint · bench · artifacts · clean
+# make demo · test · serve · lint · bench · gas · fuzz · mutate · coverage · slither · artifacts · clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -9,7 +9,7 @@ export NO_UPDATE_NOTIFIER := 1
 export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench clean lock
+.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate coverage slither clean lock
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -65,6 +65,22 @@ artifacts-check: setup
 
 bench: setup ## figures into build/bench.json
 	@python -m bench
+
+gas: setup ## gas of what people do most, against ceilings and the last snapshot
+	@python -m bench.gas
+
+fuzz: setup ## the same Solidity tests and model, with many more runs (FUZZ_RUNS, INVARIANT_RUNS, MODEL_EXAMPLES)
+	@FUZZ_RUNS=$${FUZZ_RUNS:-20000} INVARIANT_RUNS=$${INVARIANT_RUNS:-5000} npx --no-install hardhat test solidity
+	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-500} python -m pytest -q tests/contracts/test_model.py
+
+mutate: setup ## does the Solidity suite notice a wrong line? 320 of all mutants, 90 % must be noticed
+	@python -m tests.mutate
+
+coverage: setup ## lines of contracts/ that the Solidity suite runs; 98 % or more
+	@python -m tests.coverage
+
+slither: setup ## static analysis; every finding must be answered in docs/security.md
+	@python -m tests.slither
 
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 --universal -q -o requirements.lock

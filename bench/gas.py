@@ -19,7 +19,7 @@ from ledger.cli.processes import Processes
 from ledger.core.ids import hash_of
 from ledger.core.merkle import Tree
 from ledger.core.ratecard import MAX_UNITS, Meter, Split, Tier
-from ledger.core.terms import FAST, Approval, AuthorizationTerms, Quad, UsageHead, approvers_hash
+from ledger.core.terms import FAST, AuthorizationTerms, Quad, UsageHead, approvers_hash
 from ledger.core.usage_leaf import UsageLeaf
 from tests.world import Key, World, digest
 
@@ -142,26 +142,7 @@ def opening(world: World) -> dict[str, int]:
     for _ in range(2):
         card = world.card(meters=METERS)
         terms = world.terms(card=card, max_units=(10**7, 10**9, 10**8, 1_000), approvers_hash=approvers_hash(asked))
-        approval = Approval(
-            scope_hash=hash_of(terms.scope.struct_hash()),
-            provider=terms.provider,
-            consumer=terms.consumer,
-            approval_type=3,
-            document_hash=digest("document"),
-            valid_until=terms.valid_until,
-        )
-        document = world.opening(terms, RESERVE) | {
-            "approvers": [{"approver": approver.address, "approvalType": 3}],
-            "approvals": [
-                {
-                    "approver": approver.address,
-                    "approvalType": 3,
-                    "documentHash": approval.document_hash,
-                    "validUntil": approval.valid_until,
-                    "signature": approver.sign(approval, world.domain(terms)),
-                }
-            ],
-        }
+        document = world.opening(terms, RESERVE) | world.approved(terms, [(approver, 3)], terms.valid_until)
         found["open_authorization"] = world.send(world.stranger, "authorization.open", opening=document).gas_used
     return found
 

@@ -17,7 +17,7 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
 
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private recorded;
     mapping(bytes32 authorizationId => mapping(bytes32 referenceHash => uint128 amount)) private claims;
-    mapping(bytes32 authorizationId => uint128) private claimedOf;
+    mapping(bytes32 authorizationId => uint96) private claimedOf;
 
     constructor(
         IAdmission admission_,
@@ -60,7 +60,8 @@ contract InvoiceLedger is IInvoiceLedger, Authorizations {
         if (known == amount) return;
 
         claims[id][referenceHash] = amount;
-        uint128 claimed = claimedOf[id] += amount;
+        uint96 claimed = toAmount(uint256(claimedOf[id]) + amount);
+        claimedOf[id] = claimed;
 
         emit PaymentClaimed(id, referenceHash, amount, claimed);
     }

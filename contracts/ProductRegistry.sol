@@ -118,7 +118,7 @@ contract ProductRegistry is IProductRegistry, ERC2771Context, ERC165 {
     function setProductApprovers(bytes32 product, Requirement[] calldata approvers) external onlyProvider(product) {
         require(approvers.areSound(), ISpaceRegistry.ApproversInvalid(approvers.length));
 
-        approversOf[product] = approvers;
+        approversOf[product].replaceBy(approvers);
         products[product].approved = approvers.length > 0;
 
         emit ProductApproversSet(product, approvers);

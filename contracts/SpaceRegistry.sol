@@ -95,7 +95,7 @@ contract SpaceRegistry is ISpaceRegistry, ERC2771Context, ERC165 {
     function setSpaceApprovers(bytes32 space, Requirement[] calldata approvers) external onlyOperator(space) {
         require(approvers.areSound(), ApproversInvalid(approvers.length));
 
-        approversOf[space] = approvers;
+        approversOf[space].replaceBy(approvers);
 
         emit SpaceApproversSet(space, approvers);
     }

@@ -56,6 +56,7 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         bytes32 r,
         bytes32 s
     ) external nonReentrant {
+        require(token.code.length > 0, TokenNotContract(token)); // a call to no code is no failure that could be caught
         // Whatever the permit's fate, the transfer below says whether there is an allowance.
         try IERC20Permit(token).permit(_msgSender(), address(this), amount, deadline, v, r, s) {} catch {}
         pull(owner, token, amount);
@@ -241,7 +242,7 @@ contract UsageLedger is IUsageLedger, Authorizations, ReentrancyGuardTransient {
         require(finalPaid >= record.paid && finalPaid <= most, CloseInvalid(id, finalPaid, due));
         _pay(record, terms, finalPaid);
         record.paid = uint96(finalPaid);
-        return uint128(due);
+        return toAmount(due);
     }
 
     /// @inheritdoc Authorizations

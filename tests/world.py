@@ -19,7 +19,7 @@ from ledger.core.ids import ZERO_HASH, Address, Hash32, checksum, hash_of, raw
 from ledger.core.merkle import Tree
 from ledger.core.money import currency_token
 from ledger.core.ratecard import MAX_UNITS, Meter, RateCard, Split, Tier
-from ledger.core.terms import INVOICED, Acceptance, AuthorizationTerms, Offer, Quad, Scope, UsageHead
+from ledger.core.terms import INVOICED, Acceptance, Approval, AuthorizationTerms, Offer, Quad, Scope, UsageHead
 from ledger.core.typed_data import Domain, Message
 
 DAY = 24 * 3600
@@ -250,6 +250,30 @@ class World:
             "consumerSignature": self.consumer.sign(terms, domain),
             "acceptanceSignature": self.consumer.sign(acceptance, domain),
         }
+
+    def approved(self, terms: AuthorizationTerms, asked: Sequence[tuple[Key, int]], until: int) -> dict[str, Any]:
+        """What an opening adds where the terms ask for these approvals (key, type), valid until then."""
+        approvals = []
+        for key, approval_type in asked:
+            approval = Approval(
+                scope_hash=hash_of(terms.scope.struct_hash()),
+                provider=terms.provider,
+                consumer=terms.consumer,
+                approval_type=approval_type,
+                document_hash=digest("document"),
+                valid_until=until,
+            )
+            approvals.append(
+                {
+                    "approver": key.address,
+                    "approvalType": approval_type,
+                    "documentHash": approval.document_hash,
+                    "validUntil": until,
+                    "signature": key.sign(approval, self.domain(terms)),
+                }
+            )
+        approvers = [{"approver": key.address, "approvalType": kind} for key, kind in asked]
+        return {"approvers": approvers, "approvals": approvals}
 
     def open(self, reserve: int = 0, **changes: Any) -> AuthorizationTerms:
         """An open authorization with this reservation, funded."""

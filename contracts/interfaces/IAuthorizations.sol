@@ -195,8 +195,8 @@ interface IAuthorizations {
     /// acceptance signed.
     function open(Opening calldata opening) external returns (bytes32 authorizationId);
 
-    /// @notice Settles one head. Reverts with the reason if it cannot. Checked in this order: the settled head is
-    /// `previous`; open and within the window; size, units, credits, time and quota; price; the provider's word (its
+    /// @notice Settles one head. Reverts with the reason if it cannot. Checked in this order: open; the settled head is
+    /// `previous`; within the window; size, credits, time, units, quota and end; price; the provider's word (its
     /// signature, a session key's, or being the caller); the consumer's (its signature, a session key's, the metering
     /// agent's, or a ceiling); the consistency proof.
     function settle(Settlement calldata settlement) external;

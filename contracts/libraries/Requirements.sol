@@ -16,6 +16,12 @@ library Requirements {
         return true;
     }
 
+    /// @notice Puts a new list in place of the old one.
+    function replaceBy(Requirement[] storage list, Requirement[] calldata approvers) internal {
+        while (list.length > 0) list.pop();
+        for (uint256 i = 0; i < approvers.length; ++i) list.push(approvers[i]);
+    }
+
     /// @notice True if the list names the wallet, in any capacity.
     function name(Requirement[] memory approvers, address wallet) internal pure returns (bool) {
         for (uint256 i = 0; i < approvers.length; ++i) {

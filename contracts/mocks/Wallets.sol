@@ -42,3 +42,26 @@ contract ShortWallet {
         }
     }
 }
+
+/// @title A contract wallet that says yes until it changes its mind
+contract FickleWallet {
+    bool private refusing;
+
+    function changeMind() external {
+        refusing = !refusing;
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
+        return refusing ? bytes4(0xffffffff) : bytes4(0x1626ba7e);
+    }
+}
+
+/// @title A contract wallet that says no at length: 200,000 bytes, which 150,000 gas can pay for
+contract LongWindedWallet {
+    function isValidSignature(bytes32, bytes calldata) external pure returns (bytes4) {
+        assembly ("memory-safe") {
+            mstore(0, shl(224, 0xffffffff))
+            return(0, 200000)
+        }
+    }
+}

@@ -205,9 +205,11 @@ contract InvoicesTest is Ledgers {
     }
 
     function test_claims_do_not_overflow() external {
-        claims("first", REVERSED - 1, REVERSED - 1);
-        refuses(consumer, claim("second", 2), abi.encodeWithSignature("Panic(uint256)", 0x11));
-        claims("second", 1, REVERSED);
+        uint128 most = type(uint96).max;
+        claims("first", most - 1, most - 1);
+        bytes memory tooLarge = abi.encodeWithSelector(IAuthorizations.AmountTooLarge.selector, uint256(most) + 1);
+        refuses(consumer, claim("second", 2), tooLarge);
+        claims("second", 1, most);
     }
 
     // ------------------------------------------------------------------------------------------------ parties

@@ -181,6 +181,17 @@ contract SettleTest is Ledgers {
         assertSettleRefused(terms, signedBy(CONSUMER, PROVIDER, terms, settlement), notSignedBy(provider));
     }
 
+    function test_a_head_that_costs_nothing_is_signed_all_the_same() external {
+        AuthorizationTerms memory terms = agentTerms(false, 0);
+        IAuthorizations.Settlement memory settlement = settlementOf(terms, noHead(), firstHead(PRICE));
+        assertSettleRefused(terms, signedBy(STRANGER, CONSUMER, terms, settlement), notSignedBy(provider));
+        assertSettleRefused(terms, signedBy(PROVIDER, STRANGER, terms, settlement), notSignedBy(consumer));
+        assertSettleRefused(terms, signedBy(PROVIDER, 0, terms, settlement), notSignedBy(consumer));
+        settlement.ceilings = ceilingOf(STRANGER, terms);
+        assertSettleRefused(terms, settlement, notSignedBy(consumer));
+        settlesFor(terms, noHead(), firstHead(PRICE), [uint128(0), 0, 0]);
+    }
+
     function test_a_metering_agent_vouches_only_for_the_consumer() external {
         AuthorizationTerms memory terms = agentTerms(false, 0);
         IAuthorizations.Settlement memory settlement = settlementOf(terms, noHead(), firstHead(0));
@@ -254,6 +265,15 @@ contract SettleTest is Ledgers {
             if (calls > 10) expected += calls <= 110 ? 10_000 : 6_000;
             assertEq(ledger.priceOf(card, [calls, 0, 0, 0]), expected, "escrowed");
             assertEq(invoices.priceOf(card, [calls, 0, 0, 0]), expected, "invoiced");
+        }
+    }
+
+    function test_there_is_no_price_of_units_beyond_64_bits() external {
+        bytes memory data = abi.encodeCall(ledger.priceOf, (card, [uint64(1), 1, 0, 0]));
+        for (uint256 m = 0; m < 2; ++m) {
+            bytes memory dirty = bytes.concat(data);
+            dirty[4 + 32 * (m + 1) + 23] = 0x01; // bit 64
+            assertRefused(stranger, address(ledger), dirty, "");
         }
     }
 

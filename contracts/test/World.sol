@@ -137,17 +137,19 @@ abstract contract World is Test {
 
     function setUp() public virtual {
         vm.warp(START);
-        forwarder = new Forwarder();
-        spaces = new SpaceRegistry(address(forwarder));
-        products = new ProductRegistry(spaces, address(forwarder));
-        cards = new RateCards();
-        admission = new Admission(products, address(cards));
-        sessionKeys = new SessionKeys(address(forwarder));
-        ledger = new UsageLedger(admission, sessionKeys, address(forwarder));
-        invoices = new InvoiceLedger(admission, sessionKeys, address(forwarder));
-        evidence = new UsageEvidence(ledger, invoices, sessionKeys);
-        subsidies = new SubsidyPool(ledger, spaces, address(forwarder));
-        yuan = new DemoYuan();
+        forwarder = Forwarder(deploy("Forwarder", ""));
+        bytes memory relayed = abi.encode(forwarder);
+        spaces = SpaceRegistry(deploy("SpaceRegistry", relayed));
+        products = ProductRegistry(deploy("ProductRegistry", abi.encode(spaces, forwarder)));
+        cards = RateCards(deploy("RateCards", ""));
+        admission = Admission(deploy("Admission", abi.encode(products, cards)));
+        sessionKeys = SessionKeys(deploy("SessionKeys", relayed));
+        bytes memory common = abi.encode(admission, sessionKeys, forwarder);
+        ledger = UsageLedger(deploy("UsageLedger", common));
+        invoices = InvoiceLedger(deploy("InvoiceLedger", common));
+        evidence = UsageEvidence(deploy("UsageEvidence", abi.encode(ledger, invoices, sessionKeys)));
+        subsidies = SubsidyPool(deploy("SubsidyPool", abi.encode(ledger, spaces, forwarder)));
+        yuan = DemoYuan(deploy("DemoYuan", ""));
 
         vm.startPrank(operator);
         space = spaces.createSpace("space", "rules", CODE_LISTS);
@@ -159,6 +161,17 @@ abstract contract World is Test {
         card = cards.registerRateCard(cardOf(address(yuan)));
         invoicedCard = cards.registerRateCard(cardOf(address(bytes20(bytes3("CNY")) >> 136)));
         splitId = cards.registerSplit(sharesOf(provider, 5000, operator, 1500, agent, 3500));
+    }
+
+    /// @dev From the compiled artifact: with `new` the compiler would build every contract again for every test.
+    function deploy(string memory name, bytes memory arguments) internal returns (address made) {
+        string memory folder = keccak256(bytes(name)) == keccak256("DemoYuan") ? "mocks/" : "";
+        string memory path = string.concat("build/hardhat/artifacts/contracts/", folder, name, ".sol/", name, ".json");
+        bytes memory code = bytes.concat(vm.parseJsonBytes(vm.readFile(path), ".bytecode"), arguments);
+        assembly ("memory-safe") {
+            made := create(0, add(code, 0x20), mload(code))
+        }
+        assertTrue(made != address(0), name);
     }
 
     // -------------------------------------------------------------------------------------- what is agreed

@@ -66,6 +66,25 @@ def compiled(root: Path) -> Any:
     """The compiler's standard JSON output for every source. Raises CompilationFailed."""
     import solcx
 
+    with tempfile.TemporaryDirectory() as folder:
+        # py-solc-x wants one executable; a two-line script hands the work to node.
+        wrapper = Path(folder) / "solc"
+        wrapper.write_text(f'#!/bin/sh\nexec node "{Path(__file__).parent / "solc.mjs"}" "$@"\n')
+        wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+        before = Path.cwd()
+        os.chdir(root)
+        try:
+            request = {"language": "Solidity", "sources": reachable_sources(root), "settings": SETTINGS}
+            output: Any = solcx.compile_standard(request, solc_binary=wrapper)
+        except solcx.exceptions.SolcError as problem:
+            raise CompilationFailed(str(problem)) from problem
+        finally:
+            os.chdir(before)
+    return output
+
+
+def reachable_sources(root: Path) -> dict[str, dict[str, str]]:
+    """Our own sources and what they import, as standard JSON input wants them."""
     sources = {
         path.relative_to(root).as_posix(): {"content": path.read_text()}
         for path in sorted((root / "contracts").rglob("*.sol"))
@@ -77,21 +96,7 @@ def compiled(root: Path) -> Any:
         for path in sorted(library.rglob("*.sol"))
         if "mocks" not in path.parts and "vendor" not in path.parts
     }
-    with tempfile.TemporaryDirectory() as folder:
-        # py-solc-x wants one executable; a two-line script hands the work to node.
-        wrapper = Path(folder) / "solc"
-        wrapper.write_text(f'#!/bin/sh\nexec node "{Path(__file__).parent / "solc.mjs"}" "$@"\n')
-        wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-        before = Path.cwd()
-        os.chdir(root)
-        try:
-            request = {"language": "Solidity", "sources": _reachable(sources), "settings": SETTINGS}
-            output: Any = solcx.compile_standard(request, solc_binary=wrapper)
-        except solcx.exceptions.SolcError as problem:
-            raise CompilationFailed(str(problem)) from problem
-        finally:
-            os.chdir(before)
-    return output
+    return _reachable(sources)
 
 
 def _reachable(sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

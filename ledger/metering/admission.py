@@ -9,6 +9,7 @@ from ledger.core.terms import AuthorizationTerms, Quad
 REVOKED, CLOSED, EXPIRED, NOT_YET_VALID, PARTY_SUSPENDED = 1, 2, 3, 4, 5
 PURPOSE_NOT_ALLOWED, MODALITY_NOT_ALLOWED, VERSION_NOT_ALLOWED, VERSION_NOT_LISTED = 6, 7, 8, 9
 QUOTA_EXCEEDED, RESERVATION_EXCEEDED, CREDIT_WINDOW_FULL = 10, 11, 12
+APPROVAL_EXPIRED, PARENT_ENDED = 13, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,12 @@ class Standing:
     terms: AuthorizationTerms
     card: RateCard
     status: str  # OPEN, ENDED, CLOSED
-    ended_how: str  # "", revoked, closed
+    ended_how: str  # as the mirror has it
     ended_at: int  # seconds
     reserved: int  # token units; less what is thawing
-    suspended: bool  # provider or consumer
+    suspended: bool  # provider, consumer or metering agent
+    approved_until: int | None = None  # seconds, inclusive: when the first of its approvals runs out
+    parents_end: int | None = None  # seconds: when the first of those it derives from ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,21 @@ def refusal(standing: Standing, request: Request, total: Quad, credits: int, sig
     """
     terms, scope = standing.terms, standing.terms.scope
     if standing.status != "OPEN" or now >= standing.ended_at:
-        return {"revoked": REVOKED, "closed": CLOSED}.get(standing.ended_how, EXPIRED)
+        ends = {
+            "revoked": REVOKED,
+            "closed": CLOSED,
+            "closed together": CLOSED,
+            "ended by its parent": PARENT_ENDED,
+        }
+        return ends.get(standing.ended_how, EXPIRED)
+    if standing.parents_end is not None and now >= standing.parents_end:
+        return PARENT_ENDED
     if now < terms.valid_from:
         return NOT_YET_VALID
     if standing.suspended:
         return PARTY_SUSPENDED
+    if standing.approved_until is not None and now > standing.approved_until:
+        return APPROVAL_EXPIRED
     if not scope.purposes >> request.purpose & 1:
         return PURPOSE_NOT_ALLOWED
     if not scope.modalities >> request.modality & 1:

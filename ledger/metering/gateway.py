@@ -25,7 +25,7 @@ from ledger.core import codes
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
 from ledger.core.events import Block
 from ledger.core.hashing import canonical_json, keccak256, sha256
-from ledger.core.ids import Hash32, hash_of, parse_hash
+from ledger.core.ids import ZERO_ADDRESS, Hash32, hash_of, parse_hash
 from ledger.core.parse import load_json
 from ledger.core.signing import Signer, recover
 from ledger.core.terms import GatewaySession, Quad, UsageHead
@@ -232,7 +232,8 @@ class Gateway:
             terms = queries.terms_of(row)
             parties = [
                 queries.one(connection, schema.participants, "participant", space=row["space"], wallet=wallet)
-                for wallet in (row["provider"], row["consumer"])
+                for wallet in (row["provider"], row["consumer"], terms.metering_agent)
+                if wallet != ZERO_ADDRESS
             ]
             version = queries.one(connection, schema.versions, "version", version=source.version)
             standing = Standing(
@@ -243,6 +244,8 @@ class Gateway:
                 row["ended_at"],
                 row["reserved"] - row["thawing"],
                 any(party["suspended"] for party in parties),
+                queries.approved_until(connection, authorization_id),
+                queries.parents_end(connection, terms),
             )
         self._standings[authorization_id, source.version] = (tip, standing, version["status"])
         return standing, version["status"], tip.timestamp if tip else 0

@@ -3,12 +3,12 @@
 import hashlib
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, func, select
 
 from ledger.core.errors import NotFound
 from ledger.core.events import Block
 from ledger.core.hashing import canonical_json
-from ledger.core.ids import Address, Hash32, raw
+from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import AuthorizationTerms
 from ledger.mirror import schema
@@ -75,6 +75,24 @@ def status_of(row: Row, now: int) -> str:
 
 def authorization(connection: Connection, authorization_id: Hash32) -> Row:
     return one(connection, schema.authorizations, "authorization", authorization=authorization_id)
+
+
+def approved_until(connection: Connection, authorization_id: Hash32) -> int | None:
+    """When the first of an authorization's approvals runs out, in seconds, inclusive; None if it needed none."""
+    table = schema.approvals
+    query = select(func.min(table.c.valid_until)).where(table.c.authorization == authorization_id)
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
+def parents_end(connection: Connection, terms: AuthorizationTerms) -> int | None:
+    """When the first of those an authorization derives from ends, in seconds; None if it derives from none."""
+    first: int | None = None
+    while terms.scope.parent != ZERO_HASH:
+        row = authorization(connection, terms.scope.parent)
+        first = row["ended_at"] if first is None else min(first, row["ended_at"])
+        terms = terms_of(row)
+    return first
 
 
 def rate_card(connection: Connection, card: Hash32) -> RateCard:

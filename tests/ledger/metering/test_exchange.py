@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from ledger.core.database import writing
 from ledger.core.errors import Conflict, VerificationFailed
 from ledger.core.ids import hash_of
-from ledger.core.terms import AuthorizationTerms
+from ledger.core.terms import AuthorizationTerms, approvers_hash
 from ledger.core.usage_leaf import Kind
 from ledger.metering import heads, schema
 from ledger.metering.client import Consumer, Disputed, GatewayDown, GatewayProblem, UseRefused
@@ -22,7 +22,7 @@ from ledger.metering.log import UsageLog, read_entries
 from ledger.metering.sources import ContentDiffers, open_source
 from ledger.mirror import schema as mirror_schema
 from tests.exchange import CSV, Exchange
-from tests.world import DAY, World, digest
+from tests.world import DAY, Key, World, digest
 
 USE_ID = "a" * 64
 
@@ -61,6 +61,21 @@ def refused(consumer: Consumer, running: Exchange, **changes: Any) -> str:
     with pytest.raises(UseRefused) as caught:
         use(consumer, running, **changes)
     return str(caught.value.details["reason"])
+
+
+def test_when_an_approval_expires_the_next_use_is_refused(running: Exchange) -> None:
+    world, approver = running.world, Key.named("approver")
+    terms = world.terms(approvers_hash=approvers_hash([(approver.address, 3)]))
+    world.fund(1_000_000)
+    until = world.now() + 3600
+    opening = world.opening(terms, 1_000_000) | world.approved(terms, [(approver, 3)], until)
+    world.send(world.stranger, "authorization.open", opening=opening)
+    running.follow()
+    consumer = running.consumer(terms)
+    use(consumer, running)
+    world.pass_time(3700)
+    running.follow()
+    assert refused(consumer, running) == "APPROVAL_EXPIRED"
 
 
 def test_after_revocation_nothing_is_served_and_the_refusal_is_a_leaf(running: Exchange) -> None:
