@@ -467,7 +467,7 @@ contract ReplayAttacksTest is Attacks {
     function test_a_head_cannot_be_replayed_on_another_deployment() external {
         AuthorizationTerms memory terms = opened(termsOf(), RESERVE);
         bytes memory replay = abi.encodeCall(ledger.settle, (acknowledged(terms)));
-        UsageLedger second = new UsageLedger(admission, sessionKeys, address(forwarder));
+        UsageLedger second = UsageLedger(deploy("UsageLedger", abi.encode(admission, sessionKeys, forwarder)));
         bytes32 there = second.idOf(terms);
         assertRefused(stranger, address(second), replay, inStatus(there, IAuthorizations.Status.NONE));
 
@@ -674,7 +674,6 @@ contract WalletAttacksTest is Attacks {
 
     /// @dev A good row, eight of the wallet's and a good row, with gas for no more than 150,000 a wallet.
     function onlyItsRowsFail(AuthorizationTerms memory terms, IAuthorizations.Settlement memory settlement) private {
-        settlingFails(terms, settlement, notBy(terms.consumer));
         AuthorizationTerms memory first = opened(termsOf(), RESERVE);
         AuthorizationTerms memory last = opened(termsOf(), RESERVE);
         IAuthorizations.Settlement[] memory rows = new IAuthorizations.Settlement[](10);
@@ -689,6 +688,7 @@ contract WalletAttacksTest is Attacks {
         assertPaid(first, RESERVE, PRICE);
         assertPaid(last, RESERVE, PRICE);
         assertPaid(terms, reserved, paid);
+        settlingFails(terms, settlement, notBy(terms.consumer));
     }
 
     function test_a_wallet_that_changes_its_answer_stops_its_own_heads_only() external {
