@@ -54,6 +54,7 @@ lint: setup ## ruff, mypy, import-linter, prettier, solhint
 
 contracts: setup ## Solidity tests
 	@mkdir -p build
+	@npx --no-install hardhat build --no-tests >build/contracts.log 2>&1 || { cat build/contracts.log; exit 1; }
 	@npx --no-install hardhat test solidity >build/contracts.log 2>&1 || { cat build/contracts.log; exit 1; }
 	@grep -E "passing|failing" build/contracts.log
 
@@ -70,6 +71,7 @@ gas: setup ## gas of what people do most, against ceilings and the last snapshot
 	@python -m bench.gas
 
 fuzz: setup ## the same Solidity tests and model, with many more runs (FUZZ_RUNS, INVARIANT_RUNS, MODEL_EXAMPLES)
+	@npx --no-install hardhat build --no-tests >build/contracts.log 2>&1 || { cat build/contracts.log; exit 1; }
 	@FUZZ_RUNS=$${FUZZ_RUNS:-20000} INVARIANT_RUNS=$${INVARIANT_RUNS:-5000} npx --no-install hardhat test solidity
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-500} python -m pytest -q tests/contracts/test_model.py
 

@@ -1,7 +1,7 @@
 """`make slither`: static analysis of the contracts; every finding must be answered in docs/security.md.
 
-An answer is a row of the table under "Slither": detector, element, reason. A finding without an answer fails, and so does
-an answer without a finding: it would excuse what is to come. `*` answers a detector everywhere.
+An answer is a row of the table under "Slither": detector, element, reason. A finding without an answer fails, and so
+does an answer without a finding: it would excuse what is to come. `*` answers a detector everywhere.
 """
 
 import json
@@ -25,7 +25,7 @@ def tool(name: str) -> Path:
     if not ready.exists() or ready.stat().st_mtime < LOCK.stat().st_mtime:
         subprocess.run([sys.executable, "-m", "venv", str(TOOLS)], check=True)
         pip = [str(TOOLS / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", "--require-hashes"]
-        subprocess.run([*pip, "-r", str(LOCK)], check=True)
+        subprocess.run([*pip, "-r", str(LOCK)], check=True, stderr=subprocess.DEVNULL)
         ready.touch()
     return TOOLS / "bin" / name
 
@@ -33,8 +33,9 @@ def tool(name: str) -> Path:
 def findings() -> list[tuple[str, str, str]]:
     """(detector, element, description) of everything slither has to say about our own contracts."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "node_modules").unlink(missing_ok=True)
-    (FOLDER / "node_modules").symlink_to(ROOT / "node_modules")
+    for name in ("node_modules", "contracts"):
+        (FOLDER / name).unlink(missing_ok=True)
+        (FOLDER / name).symlink_to(ROOT / name)
     wanted = ["abi", "metadata", "devdoc", "userdoc", "evm.bytecode", "evm.deployedBytecode", "evm.methodIdentifiers"]
     settings = SETTINGS | {"outputSelection": {"*": {"*": wanted, "": ["ast"]}}}
     sources = {name: source for name, source in reachable_sources(ROOT).items() if "/mocks/" not in name}

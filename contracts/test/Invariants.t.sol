@@ -320,9 +320,10 @@ contract Handler is World {
         }
         head.credits += credit;
         head.asOf = uint40(block.timestamp);
-        head.root = s.terms.flags & Terms.FAST == 0
-            ? headOf(head.size, 0, 0).root
-            : keccak256(abi.encode(head.size, head.units));
+        head.root =
+            s.terms.flags & Terms.FAST == 0
+                ? headOf(head.size, 0, 0).root
+                : keccak256(abi.encode(head.size, head.units));
     }
 
     function signed(

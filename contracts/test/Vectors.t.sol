@@ -190,7 +190,7 @@ contract VectorsTest is Test {
         if (kind == keccak256("UsageHead")) return this.hashHead(headAt(json, m), word(json, m, "authorizationId"));
         if (kind == keccak256("UsageCeiling")) return this.hashCeiling(ceilingAt(json, m));
         if (kind == keccak256("Close")) return this.hashClose(closeAt(json, m));
-        require(kind == keccak256("Approval"), "unknown type");
+        assertEq(kind, keccak256("Approval"), "unknown type");
         return
             this.hashApproval(
                 approvalAt(json, m),
