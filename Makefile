@@ -1,5 +1,5 @@
 # Every target does its own set-up and says in one line what is missing if it cannot.
-# make demo · test · serve · lint · bench · gas · fuzz · mutate · coverage · slither · artifacts · clean
+# make demo · test · serve · lint · bench · gas · fuzz · mutate · slither · artifacts · clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -9,7 +9,7 @@ export NO_UPDATE_NOTIFIER := 1
 export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate coverage slither clean lock
+.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate slither clean lock
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -77,9 +77,6 @@ fuzz: setup ## the same Solidity tests and model, with many more runs (FUZZ_RUNS
 
 mutate: setup ## does the Solidity suite notice a wrong line? 320 of all mutants, 90 % must be noticed
 	@python -m tests.mutate
-
-coverage: setup ## lines of contracts/ that the Solidity suite runs; 98 % or more
-	@python -m tests.coverage
 
 slither: setup ## static analysis; every finding must be answered in docs/security.md
 	@python -m tests.slither

@@ -65,33 +65,6 @@ def core(world: World) -> dict[str, Any]:
     }
 
 
-def gas(world: World) -> dict[str, int]:
-    """Whole-transaction gas, steady state: accounts and accruals are warm in storage, not in the block."""
-    found: dict[str, int] = {}
-    world.fund(500_000_000)
-
-    def opened(**changes: Any) -> Any:
-        terms = world.terms(**changes)
-        receipt = world.send(world.stranger, "authorization.open", opening=world.opening(terms, 5_000_000))
-        found["open an authorization"] = receipt.gas_used
-        return terms
-
-    fast, proved = opened(flags=FAST), opened()
-    for name, terms in (("settle, two signatures, FAST", fast), ("settle, two signatures, consistency proof", proved)):
-        world.settle(terms, 1000, (100, 2400, 0, 0))
-        head = world.head(terms, 1137, (237, 5688, 0, 0))
-        found[name] = world.send(world.stranger, "settle.one", settlement=world.settlement(terms, head, 1000)).gas_used
-    rows = []
-    for _ in range(25):
-        terms = opened(flags=FAST)
-        world.settle(terms, 10, (10, 240, 0, 0))
-        rows.append(world.settlement(terms, world.head(terms, 20, (20, 480, 0, 0)), 10) | {"providerSignature": "0x"})
-    found["per head in a batch of 25, provider calls"] = (
-        world.send(world.provider, "settle.many", settlements=rows).gas_used // 25
-    )
-    return found
-
-
 def uses(world: World) -> dict[str, Any]:
     """One gateway and one consumer in one process, one connection; the floor is a reply that meters nothing."""
     with tempfile.TemporaryDirectory() as folder, exchange(world, Path(folder)) as running:
@@ -125,7 +98,7 @@ def mirror(world: World) -> dict[str, Any]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
         world = World.on(Chain(processes.anvil(Path(folder) / "state.json")))
-        found = {"core": core(world), "gas": gas(world), "uses": uses(world), "mirror": mirror(world)}
+        found = {"core": core(world), "uses": uses(world), "mirror": mirror(world)}
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
