@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,10 @@ from rich.progress import Progress
 from ledger.chain.compile import compiled
 
 ROOT = Path(__file__).parents[1]
-TREE = ROOT / "build" / "mutants"
+# Two trees: one with the mutants, built as the contracts are, and the tests that call libraries; one with all other
+# tests, built the quick way against the contracts as they are, whose artifacts those with the mutants then replace.
+PLANTED, SUITE = ROOT / "build" / "mutants" / "planted", ROOT / "build" / "mutants" / "suite"
+DIRECT = ("Libraries.t.sol", "Vectors.t.sol")
 FLIPPED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "+": "-", "-": "+", "*": "/", "/": "*"}
 NAMES = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 NAMES |= {"+": "add", "-": "sub", "*": "mul", "/": "div"}
@@ -202,15 +205,29 @@ def mutate(file: File, ast: Node, first: int) -> list[Mutant]:
     return found
 
 
+def lay(tree: Path, tests: Callable[[str], bool]) -> None:
+    """A tree with the contracts and those test files that are wanted."""
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    shutil.copytree(ROOT / "contracts", tree / "contracts")
+    for path in (tree / "contracts" / "test").glob("*.t.sol"):
+        if not tests(path.name):
+            path.unlink()
+    shutil.copytree(ROOT / "tests" / "vectors", tree / "tests" / "vectors")
+    shutil.copy(ROOT / "package.json", tree)
+    (tree / "node_modules").symlink_to(ROOT / "node_modules")
+    config = (ROOT / "hardhat.config.js").read_text()
+    fee = "blockBaseFeePerGas: BigInt(process.env.MUTANT ?? 0), "
+    config = config.replace("solidity: {\n      fuzz", f"solidity: {{ {fee}\n      fuzz")
+    assert fee in config
+    (tree / "hardhat.config.js").write_text(config)
+
+
 def plant_all() -> list[Mutant]:
-    """Writes the tree with every mutant in it."""
-    shutil.rmtree(TREE, ignore_errors=True)
-    TREE.mkdir(parents=True)
-    shutil.copytree(ROOT / "contracts", TREE / "contracts")
-    shutil.copytree(ROOT / "tests" / "vectors", TREE / "tests" / "vectors")
-    shutil.copy(ROOT / "package.json", TREE)
-    (TREE / "node_modules").symlink_to(ROOT / "node_modules")
-    (TREE / "contracts" / "Mutant.sol").write_text(helper())
+    """Lays both trees, with every mutant in the first."""
+    lay(SUITE, lambda name: name not in DIRECT)
+    lay(PLANTED, lambda name: name in DIRECT)
+    (PLANTED / "contracts" / "Mutant.sol").write_text(helper())
     mutants: list[Mutant] = []
     for name, source in sorted(compiled(ROOT)["sources"].items()):
         parts = Path(name).parts
@@ -224,41 +241,50 @@ def plant_all() -> list[Mutant]:
             text = file.render()
             at = re.search(r"pragma solidity [^;]+;\n", text)
             assert at is not None
-            (TREE / name).write_text(
-                text[: at.end()] + f'import {{Mutant}} from "{up}Mutant.sol";\n' + text[at.end() :]
-            )
+            line = f'import {{Mutant}} from "{up}Mutant.sol";\n'
+            (PLANTED / name).write_text(text[: at.end()] + line + text[at.end() :])
     # A mutant asks for the base fee, which no pure function may.
-    for path in (TREE / "contracts").rglob("*.sol"):
+    for path in (PLANTED / "contracts").rglob("*.sol"):
         path.write_text(re.sub(r"\bpure\b", "view", path.read_text()))
-    config = (ROOT / "hardhat.config.js").read_text()
-    fee = "blockBaseFeePerGas: BigInt(process.env.MUTANT ?? 0), "
-    (TREE / "hardhat.config.js").write_text(
-        config.replace("solidity: {\n      fuzz", f"solidity: {{ {fee}\n      fuzz")
-    )
     return mutants
+
+
+def build() -> None:
+    """Compiles both trees and puts the mutants' artifacts where the suite deploys from."""
+    for tree in (PLANTED, SUITE):
+        for command in (["build", "--no-tests"], ["build"]):
+            done = hardhat(tree, command, 0)
+            if done.returncode:
+                raise SystemExit(f"{tree.name} does not compile:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    made = Path("build") / "hardhat" / "artifacts" / "contracts"
+    for artifact in (PLANTED / made).rglob("*.json"):
+        place = SUITE / made / artifact.relative_to(PLANTED / made)
+        if place.exists() and "test" not in place.parts:
+            shutil.copy(artifact, place)
 
 
 # ------------------------------------------------------------------------------------------------------- the runs
 
 
-def run(number: int, *, compile_: bool = False) -> tuple[bool, str]:
-    """(noticed, first failing test) of one mutant; number 0 wakes none."""
-    # In the order of the mutants' sleep: nothing is random but the sample.
+def hardhat(tree: Path, command: list[str], number: int, limit: int | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"MUTANT": str(number), "FUZZ_RUNS": "16", "INVARIANT_RUNS": "2"}
-    hardhat = ["npx", "--no-install", "hardhat"]
-    if compile_:
-        # The contracts by themselves: the tests deploy what lies in the artifacts.
-        subprocess.run([*hardhat, "build", "--no-tests"], cwd=TREE, env=environment, check=True, capture_output=True)
-    command = [*hardhat, "test", "solidity", *([] if compile_ else ["--no-compile"])]
-    try:
-        limit = None if compile_ else DEADLINE
-        done = subprocess.run(command, cwd=TREE, env=environment, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return True, "it never ended"
-    failed = re.search(r"^\s+1\) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode and failed is None:
-        raise SystemExit(f"the suite did not run:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.returncode != 0, failed[1] if failed else ""
+    whole = ["npx", "--no-install", "hardhat", *command]
+    return subprocess.run(whole, cwd=tree, env=environment, capture_output=True, text=True, timeout=limit)
+
+
+def run(number: int) -> tuple[bool, str]:
+    """(noticed, first failing test) of one mutant; number 0 wakes none."""
+    for tree in (PLANTED, SUITE):
+        try:
+            done = hardhat(tree, ["test", "solidity", "--no-compile"], number, DEADLINE)
+        except subprocess.TimeoutExpired:
+            return True, "it never ended"
+        failed = re.search(r"^\s+1\) (\S+)", done.stdout, re.MULTILINE)
+        if done.returncode and failed is None:
+            raise SystemExit(f"the suite did not run:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        if failed:
+            return True, failed[1]
+    return False, ""
 
 
 def main() -> int:
@@ -271,7 +297,8 @@ def main() -> int:
     began = time.monotonic()
     mutants = plant_all()
     print(f"{len(mutants)} mutants planted; compiling them all ...")
-    noticed, what = run(0, compile_=True)
+    build()
+    noticed, what = run(0)
     if noticed:
         print(f"the suite fails with every mutant asleep: {what}", file=sys.stderr)
         return 2

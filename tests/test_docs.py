@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from api.problems import STATUS
+from ledger.chain.decode import _SENTENCES
 from ledger.chain.operations import OPERATIONS
 from ledger.cli.main import cli
 
@@ -62,3 +63,30 @@ def test_both_readmes_show_the_same_commands() -> None:
 def test_no_registry_is_named_in_a_lock() -> None:
     for name in ("requirements.lock", "package-lock.json"):
         assert not re.search(r"https?://[^\s\"]*(registry|pypi|simple|\.tgz|\.whl)", (ROOT / name).read_text()), name
+
+
+def own_errors() -> set[str]:
+    """The custom errors that our interfaces and libraries declare."""
+    sources = [*(ROOT / "contracts" / "interfaces").glob("*.sol"), *(ROOT / "contracts" / "libraries").glob("*.sol")]
+    return {name for path in sources for name in re.findall(r"^\s+error (\w+)\(", path.read_text(), re.MULTILINE)}
+
+
+def test_every_error_of_the_contracts_is_raised_by_a_solidity_test() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "contracts" / "test").glob("*.sol"))
+    assert len(own_errors()) > 80
+    assert {name for name in own_errors() if f"{name}.selector" not in tests} == set()
+
+
+def test_every_error_of_the_contracts_has_a_sentence() -> None:
+    # A status is said with what the mirror knows of it; a clock in milliseconds can only be met at deployment.
+    elsewhere = {"AuthorizationStatus", "ClockNotInSeconds"}
+    assert own_errors() - set(_SENTENCES) == elsewhere
+
+
+def test_every_attack_in_the_security_page_has_its_test() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    sources = [*(ROOT / "contracts" / "test").glob("*.sol"), *(ROOT / "tests").rglob("*.py")]
+    known = set(re.findall(r"\b(test_\w+)\b(?=\()", "".join(path.read_text() for path in sources)))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 60
+    assert named <= known
