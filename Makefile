@@ -1,5 +1,5 @@
 # Every target does its own set-up and says in one line what is missing if it cannot.
-# make demo · test · serve · lint · bench · gas · fuzz · mutate · slither · artifacts · clean
+# make demo · test · serve · lint · bench · gas · fuzz · mutate · coverage · slither · halmos · artifacts · clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -9,7 +9,7 @@ export NO_UPDATE_NOTIFIER := 1
 export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate slither clean lock
+.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate coverage slither halmos clean lock
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -76,13 +76,20 @@ fuzz: setup ## the same Solidity tests and model, with many more runs (FUZZ_RUNS
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-500} python -m pytest -q tests/contracts/test_model.py
 
 mutate: setup ## does the Solidity suite notice a wrong line? 320 of all mutants, 90 % must be noticed
-	@python -m tests.mutate
+	@python -m tests.proofs.mutants
+
+coverage: setup ## lines of the contracts that the Solidity suite runs; 98 % must be
+	@python -m tests.proofs.coverage
 
 slither: setup ## static analysis; every finding must be answered in docs/security.md
-	@python -m tests.slither
+	@python -m tests.proofs.slither
+
+halmos: setup ## symbolic proofs of price, split and the money's steps
+	@python -m tests.proofs.halmos
 
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 --universal -q -o requirements.lock
+	cd tests/proofs && uv pip compile requirements.in --generate-hashes --no-emit-index-url --python-version 3.11 --universal -q -o requirements.lock
 
 clean: ## remove what was built
 	rm -rf build $(VENV) node_modules

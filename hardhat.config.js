@@ -37,6 +37,7 @@ export default defineConfig({
     cache: "build/hardhat/cache",
     artifacts: "build/hardhat/artifacts",
   },
+  coverage: { skipFiles: ["contracts/mocks/**", "contracts/test/**", "contracts/interfaces/**"] },
   test: {
     solidity: {
       fuzz: { runs: Number(process.env.FUZZ_RUNS ?? 256) },

@@ -63,7 +63,12 @@ def build(root: Path) -> dict[str, str]:
 
 
 def compiled(root: Path) -> Any:
-    """The compiler's standard JSON output for every source. Raises CompilationFailed."""
+    """The compiler's standard JSON output for every source of ours. Raises CompilationFailed."""
+    return compiled_sources(root, reachable_sources(root), SETTINGS)
+
+
+def compiled_sources(root: Path, sources: dict[str, dict[str, str]], settings: dict[str, Any]) -> Any:
+    """The compiler's standard JSON output for these sources. Raises CompilationFailed."""
     import solcx
 
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +79,7 @@ def compiled(root: Path) -> Any:
         before = Path.cwd()
         os.chdir(root)
         try:
-            request = {"language": "Solidity", "sources": reachable_sources(root), "settings": SETTINGS}
+            request = {"language": "Solidity", "sources": sources, "settings": settings}
             output: Any = solcx.compile_standard(request, solc_binary=wrapper)
         except solcx.exceptions.SolcError as problem:
             raise CompilationFailed(str(problem)) from problem
@@ -83,28 +88,27 @@ def compiled(root: Path) -> Any:
     return output
 
 
-def reachable_sources(root: Path) -> dict[str, dict[str, str]]:
-    """Our own sources and what they import, as standard JSON input wants them."""
-    sources = {
-        path.relative_to(root).as_posix(): {"content": path.read_text()}
-        for path in sorted((root / "contracts").rglob("*.sol"))
-        if "test" not in path.parts
-    }
+def reachable_sources(root: Path, wanted: list[str] | None = None) -> dict[str, dict[str, str]]:
+    """The wanted sources, or all of ours but the tests, and what they import, as standard JSON input wants them."""
+    own = [path.relative_to(root).as_posix() for path in sorted((root / "contracts").rglob("*.sol"))]
+    if wanted is None:
+        wanted = [name for name in own if not name.startswith("contracts/test/")]
+    sources = {name: {"content": (root / name).read_text()} for name in {*own, *wanted}}
     library = root / "node_modules" / "@openzeppelin" / "contracts"
     sources |= {
         "@openzeppelin/contracts/" + path.relative_to(library).as_posix(): {"content": path.read_text()}
         for path in sorted(library.rglob("*.sol"))
         if "mocks" not in path.parts and "vendor" not in path.parts
     }
-    return _reachable(sources)
+    return _reachable(sources, wanted)
 
 
-def _reachable(sources: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Our own sources and what they import, directly or not: the library has hundreds of files more."""
+def _reachable(sources: dict[str, dict[str, str]], wanted: list[str]) -> dict[str, dict[str, str]]:
+    """The wanted sources and what they import, directly or not: the library has hundreds of files more."""
     import posixpath
     import re
 
-    wanted = [name for name in sources if name.startswith("contracts/")]
+    wanted = list(wanted)
     found: dict[str, dict[str, str]] = {}
     while wanted:
         name = wanted.pop()

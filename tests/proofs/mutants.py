@@ -5,19 +5,18 @@ All of them are compiled into one tree at once and none is awake: mutant k wakes
 the test runner sets. So each mutant costs one run of the suite and no compilation, and one that does not compile cannot
 be counted as noticed. A fixed seed draws the sample; survivors are listed, and answered in docs/security.md.
 
-`python -m tests.mutate [--sample N] [--seed S] [--only K]` writes build/mutants.json; exits 1 below 90 %.
+`python -m tests.proofs.mutants [--sample N] [--seed S] [--only K]` writes build/mutants.json; exits 1 below 90 %.
 """
 
 import argparse
 import json
-import os
 import random
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +25,8 @@ from typing import Any
 from rich.progress import Progress
 
 from ledger.chain.compile import compiled
+from tests.proofs.tree import ROOT, hardhat, lay
 
-ROOT = Path(__file__).parents[1]
 # Two trees: one with the mutants, built as the contracts are, and the tests that call libraries; one with all other
 # tests, built the quick way against the contracts as they are, whose artifacts those with the mutants then replace.
 PLANTED, SUITE = ROOT / "build" / "mutants" / "planted", ROOT / "build" / "mutants" / "suite"
@@ -205,28 +204,16 @@ def mutate(file: File, ast: Node, first: int) -> list[Mutant]:
     return found
 
 
-def lay(tree: Path, tests: Callable[[str], bool]) -> None:
-    """A tree with the contracts and those test files that are wanted."""
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
-    shutil.copytree(ROOT / "contracts", tree / "contracts")
-    for path in (tree / "contracts" / "test").glob("*.t.sol"):
-        if not tests(path.name):
-            path.unlink()
-    shutil.copytree(ROOT / "tests" / "vectors", tree / "tests" / "vectors")
-    shutil.copy(ROOT / "package.json", tree)
-    (tree / "node_modules").symlink_to(ROOT / "node_modules")
-    config = (ROOT / "hardhat.config.js").read_text()
-    fee = "blockBaseFeePerGas: BigInt(process.env.MUTANT ?? 0), "
-    config = config.replace("solidity: {\n      fuzz", f"solidity: {{ {fee}\n      fuzz")
-    assert fee in config
-    (tree / "hardhat.config.js").write_text(config)
-
-
 def plant_all() -> list[Mutant]:
     """Lays both trees, with every mutant in the first."""
     lay(SUITE, lambda name: name not in DIRECT)
     lay(PLANTED, lambda name: name in DIRECT)
+    for tree in (SUITE, PLANTED):
+        config = tree / "hardhat.config.js"
+        fee = "blockBaseFeePerGas: BigInt(process.env.MUTANT ?? 0), "
+        text = config.read_text().replace("solidity: {\n      fuzz", f"solidity: {{ {fee}\n      fuzz")
+        assert fee in text
+        config.write_text(text)
     (PLANTED / "contracts" / "Mutant.sol").write_text(helper())
     mutants: list[Mutant] = []
     for name, source in sorted(compiled(ROOT)["sources"].items()):
@@ -253,7 +240,7 @@ def build() -> None:
     """Compiles both trees and puts the mutants' artifacts where the suite deploys from."""
     for tree in (PLANTED, SUITE):
         for command in (["build", "--no-tests"], ["build"]):
-            done = hardhat(tree, command, 0)
+            done = hardhat(tree, command, awake(0))
             if done.returncode:
                 raise SystemExit(f"{tree.name} does not compile:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     made = Path("build") / "hardhat" / "artifacts" / "contracts"
@@ -266,17 +253,15 @@ def build() -> None:
 # ------------------------------------------------------------------------------------------------------- the runs
 
 
-def hardhat(tree: Path, command: list[str], number: int, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"MUTANT": str(number), "FUZZ_RUNS": "16", "INVARIANT_RUNS": "2"}
-    whole = ["npx", "--no-install", "hardhat", *command]
-    return subprocess.run(whole, cwd=tree, env=environment, capture_output=True, text=True, timeout=limit)
+def awake(number: int) -> dict[str, str]:
+    return {"MUTANT": str(number), "FUZZ_RUNS": "16", "INVARIANT_RUNS": "2"}
 
 
 def run(number: int) -> tuple[bool, str]:
     """(noticed, first failing test) of one mutant; number 0 wakes none."""
     for tree in (PLANTED, SUITE):
         try:
-            done = hardhat(tree, ["test", "solidity", "--no-compile"], number, DEADLINE)
+            done = hardhat(tree, ["test", "solidity", "--no-compile"], awake(number), DEADLINE)
         except subprocess.TimeoutExpired:
             return True, "it never ended"
         failed = re.search(r"^\s+1\) (\S+)", done.stdout, re.MULTILINE)
@@ -310,6 +295,8 @@ def main() -> int:
         task = progress.add_task("mutants", total=len(sample))
         for mutant, result in zip(sample, pool.map(lambda m: run(m.number), sample), strict=True):
             results[mutant.number] = result
+            if not result[0]:
+                progress.console.print(f"survived  {mutant.file}:{mutant.line}  {mutant.change}  {mutant.code}")
             progress.advance(task)
     survivors = sorted((m for m in sample if not results[m.number][0]), key=lambda m: (m.file, m.line))
     killed = len(sample) - len(survivors)
@@ -323,8 +310,6 @@ def main() -> int:
         "noticedBy": {str(m.number): results[m.number][1] for m in sample if results[m.number][0]},
     }
     (ROOT / "build" / "mutants.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    for m in survivors:
-        print(f"survived  {m.file}:{m.line}  {m.change}  {m.code}")
     print(f"{killed} of {len(sample)} noticed ({killed / len(sample):.1%}), {time.monotonic() - began:.0f} s")
     return int(killed / len(sample) < GOAL)
 

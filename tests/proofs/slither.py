@@ -9,25 +9,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from ledger.chain.compile import SETTINGS, reachable_sources
+from tests.proofs.tools import tool
+from tests.proofs.tree import ROOT
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "slither"
-TOOLS = ROOT / "build" / "prove"  # slither needs other versions of our libraries than we do
-LOCK = ROOT / "tests" / "requirements-prove.lock"
-
-
-def tool(name: str) -> Path:
-    """A locked tool in an environment of its own, made on first use."""
-    ready = TOOLS / ".ready"
-    if not ready.exists() or ready.stat().st_mtime < LOCK.stat().st_mtime:
-        subprocess.run([sys.executable, "-m", "venv", str(TOOLS)], check=True)
-        pip = [str(TOOLS / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", "--require-hashes"]
-        subprocess.run([*pip, "-r", str(LOCK)], check=True, stderr=subprocess.DEVNULL)
-        ready.touch()
-    return TOOLS / "bin" / name
 
 
 def findings() -> list[tuple[str, str, str]]:

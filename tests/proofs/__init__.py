@@ -1,0 +1,1 @@
+"""What is proved about the contracts outside the test run: coverage, mutants, static analysis, symbolic execution."""
