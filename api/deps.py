@@ -32,11 +32,11 @@ def state(request: Request) -> State:
 def mirror(response: Response, here: Annotated[State, Depends(state)]) -> Iterator[Connection]:
     """A read of one state of the mirror; the reply's headers name its block."""
     with here.mirror.connect() as connection:
-        tip = queries.position(connection)
-        if tip is not None:
+        tip = queries.cursor(connection)
+        if not tip.empty:
             response.headers["Ledger-Block"] = str(tip.number)
             response.headers["Ledger-Block-Hash"] = tip.hash
-            response.headers["Ledger-Finality"] = here.follower.finality(tip.number)
+            response.headers["Ledger-Finality"] = tip.finality(tip.number)
         yield connection
 
 

@@ -68,6 +68,8 @@ class Authorization(Wire):
     product: str
     provider: str
     consumer: str
+    token: str
+    split: str
     status: str = Field(description="OPEN, ENDED or CLOSED, now")
     opened: int = Field(description="block")
     ended_at: int = Field(description="seconds: validUntil, or earlier")
@@ -190,8 +192,9 @@ def version(row: dict[str, Any]) -> Version:
 
 def authorization(row: dict[str, Any], now: int) -> Authorization:
     texts = {k: str(row[k]) for k in ("credits", "due", "paid", "reserved", "thawing", "refunded", "claimed")}
+    inner = ("purposes", "modalities", "thaw", "recorded")  # in the terms, or part of another number
     return Authorization(
-        **row
+        **{k: v for k, v in row.items() if k not in inner}
         | texts
         | {
             "mode": "invoiced" if row["ledger"] == "InvoiceLedger" else "escrowed",

@@ -8,6 +8,8 @@ import pytest
 
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
+from ledger.core.database import Target
+from tests.databases import fresh_database, postgres_server
 from tests.exchange import Exchange, exchange
 from tests.world import World
 
@@ -38,7 +40,23 @@ def world(deployed: World) -> Iterator[World]:
 def own_world(tmp_path: Path) -> Iterator[World]:
     """A world on a chain of its own, for what rewinds it: anvil's reorgs and its snapshots do not mix."""
     with Processes(tmp_path / "logs") as processes:
-        yield World.on(Chain(processes.anvil(tmp_path / "state.json")))
+        yield World.on(Chain(processes.anvil(tmp_path / "state.json", slots=32)))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this test process's own; its URL."""
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """An empty database, of each kind."""
+    if request.param == "sqlite":
+        return tmp_path / "database.db"
+    server: str = request.getfixturevalue("postgres")
+    return fresh_database(server)
 
 
 @pytest.fixture

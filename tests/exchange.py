@@ -24,7 +24,7 @@ from ledger.metering.gateway import Gateway, create_gateway
 from ledger.metering.log import SignedHead, open_usage
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries, schema
-from ledger.mirror.follow import Follower, catch_up, heartbeat, open_mirror
+from ledger.mirror.follow import Follower, catch_up, open_mirror
 from tests.world import World
 
 METERS = (
@@ -71,7 +71,6 @@ class Exchange:
     def follow(self) -> None:
         """Brings the mirror to the head, as the follower would."""
         catch_up(self.mirror, self.world.chain, self.world.deployment)
-        heartbeat(self.mirror)
 
     def open(self, reserve: int = 50_000_000, **changes: Any) -> AuthorizationTerms:
         terms = self.world.open(reserve, **changes)
@@ -127,7 +126,6 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
     world.product, world.version = product, version
     mirror = open_mirror(folder / "mirror.db", world.deployment)
     catch_up(mirror, world.chain, world.deployment)
-    heartbeat(mirror)
     usage = open_usage(folder / "usage.db")
     with mirror.connect() as connection:
         row = queries.one(connection, schema.versions, "version", version=version)

@@ -14,7 +14,7 @@ from api.routes.registries import After, AtBlock, Limit
 from ledger.core.ids import parse_address, parse_hash
 from ledger.metering import heads
 from ledger.metering.log import read_entries
-from ledger.mirror import queries, schema
+from ledger.mirror import queries
 
 router = APIRouter(prefix="/v1", tags=["authorizations"])
 
@@ -32,9 +32,8 @@ def authorizations(
     limit: Limit = 100,
     at_block: AtBlock = None,
 ) -> dict[str, Any]:
-    rows = queries.rows(
+    rows = queries.authorizations(
         db,
-        schema.authorizations,
         after=after,
         limit=limit,
         at_block=at_block,

@@ -111,7 +111,7 @@ def transaction(here: StateDep, db: MirrorDep, transaction: str) -> schemas.Tran
     found = status_of(here.chain, parse_hash(transaction, "transaction"))
     if found["status"] == "unknown":
         raise NotFound(f"the node knows no transaction {transaction}")
-    rows = queries.transaction_events(db, found["transaction"])
+    rows = queries.transaction_events(db, found["transaction"], found["block"]) if "block" in found else []
     return schemas.TransactionStatus(
         **found,
         mirrored="blockHash" in found and queries.has_block(db, found["blockHash"]),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, or_, select
 
 from ledger.core.errors import InputInvalid
 from ledger.core.ids import Address, Hash32
-from ledger.mirror import queries, schema
+from ledger.mirror import schema
 
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")  # no daylight saving since 1991
 
@@ -59,21 +59,17 @@ def statement(mirror: Connection, party: Address, month: str) -> dict[str, Any]:
 
 def _movements(mirror: Connection, authorization_id: Hash32, ledger: str, first: int, end: int) -> list[dict[str, Any]]:
     """Settlements and bank payments of the month, in order."""
-    times = {b.number: b.timestamp for b in mirror.execute(select(schema.blocks.c.number, schema.blocks.c.timestamp))}
     found, due, paid = [], 0, 0
-    for row in queries.events(mirror, authorization_id):
-        args, kind = row["args"], row["event"]
+    for row in _steps(mirror, authorization_id, ledger):
         step = {"due": 0, "paid": 0}
-        if kind == "Settled":
-            step["due"] = int(args["due"]) - due
-            due = int(args["due"])
-        if kind in ("Settled", "ArrearsPaid", "PaymentRecorded", "PaymentReversed"):
-            step["paid"] = int(args["paid"]) - paid
-            paid = int(args["paid"])
-        if any(step.values()) and first <= times[row["block_number"]] < end:
+        if row["due"] is not None:
+            step["due"], due = row["due"] - due, row["due"]
+        if row["paid"] is not None:
+            step["paid"], paid = row["paid"] - paid, row["paid"]
+        if any(step.values()) and first <= row["timestamp"] < end:
             found.append(
                 {
-                    "event": kind,
+                    "event": row["event"],
                     "block": row["block_number"],
                     "transaction": row["transaction_hash"],
                     "due": str(step["due"]),
@@ -83,21 +79,41 @@ def _movements(mirror: Connection, authorization_id: Hash32, ledger: str, first:
     return found
 
 
+_SETTLEMENTS = {schema.SETTLED: "Settled", schema.ARREARS: "ArrearsPaid", schema.CLOSED: "ClosedTogether"}
+_PAYMENTS = {"recorded": "PaymentRecorded", "reversed": "PaymentReversed"}
+
+
+def _steps(mirror: Connection, authorization_id: Hash32, ledger: str) -> list[dict[str, Any]]:
+    """Everything that changed what is due or paid, in order; None where it left one of the two alone."""
+    heads, payments, blocks = schema.settlements, schema.payments, schema.blocks
+    found: list[dict[str, Any]] = []
+    for table, kinds in ((heads, _SETTLEMENTS), (payments, _PAYMENTS)):
+        query = select(table, blocks.c.timestamp).join(blocks, blocks.c.number == table.c.block_number)
+        for row in mirror.execute(query.where(table.c.authorization == authorization_id)).mappings():
+            if row["kind"] not in kinds:
+                continue
+            settled = table is heads
+            # Invoiced, what is paid is what was recorded; escrowed, a settlement pays.
+            paid = (row["paid"] if ledger == "UsageLedger" else None) if settled else row["total"]
+            step = {"event": kinds[row["kind"]], "due": row["due"] if settled else None, "paid": paid}
+            found.append({**row, **step})
+    return sorted(found, key=lambda r: (r["block_number"], r["log_index"]))
+
+
 def _shares(mirror: Connection, party: Address, first: int, end: int) -> list[dict[str, Any]]:
     """Shares sent to the party in the month."""
-    logs, blocks = schema.logs, schema.blocks
+    table, blocks = schema.share_payments, schema.blocks
     query = (
-        select(logs, blocks.c.timestamp)
-        .join(blocks)
-        .where(logs.c.event == "SharePaid", logs.c.args["payee"].as_string() == party)
-        .where(blocks.c.timestamp >= first, blocks.c.timestamp < end)
-        .order_by(logs.c.block_number, logs.c.log_index)
+        select(table, blocks.c.timestamp)
+        .join(blocks, blocks.c.number == table.c.block_number)
+        .where(table.c.payee == party, blocks.c.timestamp >= first, blocks.c.timestamp < end)
+        .order_by(table.c.block_number, table.c.log_index)
     )
     return [
         {
-            "split": row["args"]["split"],
-            "token": row["args"]["token"],
-            "amount": str(row["args"]["amount"]),
+            "split": row["split"],
+            "token": row["token"],
+            "amount": str(row["amount"]),
             "block": row["block_number"],
             "transaction": row["transaction_hash"],
         }

@@ -61,9 +61,9 @@ def items(contract: str, kind: str) -> dict[str, Item]:
 
 
 @cache
-def events(contract: str) -> dict[str, Item]:
-    """Topic as 0x-hex → event."""
-    return {"0x" + item.hash.hex(): item for item in items(contract, "event").values()}
+def events(contract: str) -> dict[bytes, Item]:
+    """Topic → event."""
+    return {item.hash: item for item in items(contract, "event").values()}
 
 
 @cache

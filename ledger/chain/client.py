@@ -3,20 +3,27 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+from requests import Session
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
 from ledger.chain.decode import Reverted, decode_revert, reverted
 from ledger.core.errors import ChainError
-from ledger.core.events import Block, Log
+from ledger.core.events import Block
 from ledger.core.ids import Address, Hash32
 
 # A library that web3 imports raises Python's recursion limit a hundredfold: then deeply nested JSON from outside
 # overflows the C stack and ends the process, where it should be an error.
 sys.setrecursionlimit(1000)
+
+
+T = TypeVar("T")
 
 
 class NodeDown(ChainError):
@@ -60,6 +67,8 @@ class Chain:
         self._attempts = attempts
         self._notice = notice
         self._sleep = sleep
+        self._timeout = timeout
+        self._session = Session()
         self._provider = HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
 
     # ------------------------------------------------------------------------------------------ raw calls
@@ -79,6 +88,49 @@ class Chain:
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise NodeError("the node answered a batch with another number of results", method=calls[0][0])
         return [_result(a, calls[0][0]) for a in sorted(answers, key=lambda a: a["id"])]
+
+    def post(self, method: str, params: Sequence[Any], kind: type[T]) -> T:
+        """One call whose answer is read straight into `kind`, error and all: for answers of many megabytes."""
+        return self.read(self.ask(method, params), kind)
+
+    def ask(self, method: str, params: Sequence[Any]) -> bytes:
+        """One call's answer as it came."""
+        return self._asked({"jsonrpc": "2.0", "id": 0, "method": method, "params": params})
+
+    def read(self, answer: bytes, kind: type[T]) -> T:
+        """An answer as a value. Raises NodeError if it is of another kind."""
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.MsgspecError as problem:
+            raise NodeError(f"the node's answer is not what was asked for: {problem}") from problem
+
+    def post_batch(self, calls: Sequence[tuple[str, list[Any]]], kind: type[list[T]]) -> list[T]:
+        """Many calls in one request, answers in the order of the calls, each read straight into its kind."""
+        if not calls:
+            return []
+        asked = [{"jsonrpc": "2.0", "id": n, "method": m, "params": p} for n, (m, p) in enumerate(calls)]
+        answers: Any = self.read(self._asked(asked), kind)
+        found = {answer.id: answer for answer in answers}
+        if len(answers) != len(calls) or found.keys() != set(range(len(calls))):
+            raise NodeError("the node answered a batch with other calls' results", method=calls[0][0])
+        return [found[n] for n in range(len(calls))]
+
+    def _asked(self, asked: Any) -> bytes:
+        body = msgspec.json.encode(asked)
+
+        def call() -> bytes:
+            headers = {"Content-Type": "application/json"}
+            with self._session.post(self.url, body, headers=headers, timeout=self._timeout, stream=True) as answer:
+                answer.raise_for_status()
+                # In one piece: requests itself reads ten kilobytes at a time.
+                try:
+                    content: bytes = answer.raw.read(decode_content=True)
+                except HTTPError as problem:
+                    raise RequestsConnectionError(problem) from problem
+                return content
+
+        answer: bytes = self._tried(call)
+        return answer
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         for attempt in range(1, self._attempts + 1):
@@ -109,21 +161,6 @@ class Chain:
                 return None  # consortium nodes may not know these tags
             raise
         return _block(found) if found else None
-
-    def blocks(self, first: int, last: int) -> list[Block]:
-        """Headers `first` to `last`, both inclusive, as many as the node has without a gap."""
-        found = self.batch([("eth_getBlockByNumber", [hex(n), False]) for n in range(first, last + 1)])
-        blocks = []
-        for answer in found:
-            if answer is None:
-                break
-            blocks.append(_block(answer))
-        return blocks
-
-    def logs(self, blocks: Sequence[Block], addresses: Sequence[Address]) -> list[list[Log]]:
-        """The logs of each block, asked for by block hash: an answer can be neither short nor of another branch."""
-        found = self.batch([("eth_getLogs", [{"blockHash": b.hash, "address": list(addresses)}]) for b in blocks])
-        return [[_log(entry) for entry in answer] for answer in found]
 
     def code(self, address: Address) -> bytes:
         return bytes.fromhex(self.rpc("eth_getCode", address, "latest")[2:])
@@ -160,16 +197,4 @@ def _result(answer: Any, method: str) -> Any:
 def _block(found: Any) -> Block:
     return Block(
         int(found["number"], 16), Hash32(found["hash"]), Hash32(found["parentHash"]), int(found["timestamp"], 16)
-    )
-
-
-def _log(found: Any) -> Log:
-    return Log(
-        int(found["blockNumber"], 16),
-        Hash32(found["blockHash"]),
-        int(found["logIndex"], 16),
-        Hash32(found["transactionHash"]),
-        Address(found["address"].lower()),
-        tuple(found["topics"]),
-        found["data"],
     )

@@ -50,7 +50,7 @@ def decode_log(log: Log, contracts: Mapping[Address, str]) -> Event:
     Raises:
         UndecodableLog: an unknown topic, or bytes that do not fit.
     """
-    contract = contracts[log.address]
+    contract = contracts[Address("0x" + log.address.hex())]
     item = artifacts.events(contract).get(log.topics[0]) if log.topics else None
     if item is None:
         raise UndecodableLog(f"{contract} emitted an event this version does not know", log=log.log_index)
@@ -62,12 +62,12 @@ def decode_log(log: Log, contracts: Mapping[Address, str]) -> Event:
         values = dict(
             zip(
                 (i["name"] for i in plain),
-                abi_decode([artifacts.abi_type(i) for i in plain], bytes.fromhex(log.data[2:])),
+                abi_decode([artifacts.abi_type(i) for i in plain], log.data),
                 strict=True,
             )
         )
         for entry, topic in zip(indexed, log.topics[1:], strict=True):
-            (values[entry["name"]],) = abi_decode([artifacts.abi_type(entry)], bytes.fromhex(topic[2:]))
+            (values[entry["name"]],) = abi_decode([artifacts.abi_type(entry)], topic)
     except (DecodingError, ValueError) as problem:
         raise UndecodableLog(f"{contract}.{item.name} does not fit its ABI: {problem}", log=log.log_index) from problem
     return Event(contract, item.name, {i["name"]: readable(i, values[i["name"]]) for i in item.inputs}, log)

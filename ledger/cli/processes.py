@@ -100,13 +100,13 @@ class Processes:
         self.running.append(process)
         return process
 
-    def anvil(self, state: Path, port: int = 0, seconds: float = 20) -> str:
-        """A chain whose state stays in a file. Returns its URL."""
+    def anvil(self, state: Path, port: int = 0, seconds: float = 20, slots: int = 4) -> str:
+        """A chain whose state stays in a file; a block is final under twice `slots` others. Returns its URL."""
         # Asked for first: a chain that is there already would answer in this one's place.
         with listen(port) as probe:
             port = probe.getsockname()[1]
         options = ["--host", HOST, "--port", str(port), "--silent", "--state", str(state), "--state-interval", "2"]
-        process = self.start("anvil", [anvil_binary(), *options, "--slots-in-an-epoch", "4"])
+        process = self.start("anvil", [anvil_binary(), *options, "--slots-in-an-epoch", str(slots)])
         url = f"http://{HOST}:{port}"
         chain = Chain(url, attempts=1)
         deadline = time.monotonic() + seconds

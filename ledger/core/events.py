@@ -1,7 +1,7 @@
 """Contract events as values: what the chain floor hands up and the mirror applies."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ledger.core.ids import Address, Hash32
 
@@ -16,17 +16,14 @@ class Block:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A raw log: what the node returned, kept as it was."""
+class Log(NamedTuple):
+    """A raw log, as bytes: what the node returned, in the one form it is kept and hashed in."""
 
-    block_number: int
-    block_hash: Hash32
-    log_index: int
-    transaction_hash: Hash32
-    address: Address
-    topics: tuple[str, ...]
-    data: str
+    log_index: int  # in the block
+    transaction: bytes  # 32
+    address: bytes  # 20
+    topics: tuple[bytes, ...]  # 32 each
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +34,11 @@ class Event:
     name: str
     args: dict[str, Any]
     log: Log
+
+    @property
+    def transaction(self) -> Hash32:
+        return Hash32("0x" + self.log.transaction.hex())
+
+    @property
+    def address(self) -> Address:
+        return Address("0x" + self.log.address.hex())

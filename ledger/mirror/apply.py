@@ -1,58 +1,88 @@
-"""The only writer of the mirror's tables: one block's events, in order, in the caller's transaction."""
+"""What each event changes: the fold from contract events to rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert
-
-from ledger.core.errors import MirrorError
-from ledger.core.events import Block, Event
+from ledger.chain.decode import decode_log
+from ledger.chain.settled import PAID, read_settled
+from ledger.chain.settled import TOPIC as SETTLED_TOPIC
+from ledger.core.events import Block, Event, Log
+from ledger.core.ids import Address, raw
 from ledger.core.terms import AuthorizationTerms
 from ledger.mirror import schema
-from ledger.mirror.schema import current, put
+from ledger.mirror.schema import ARREARS, CLOSED, SETTLED
+from ledger.mirror.work import Standing, Work
 
-BASIS = ("NONE", "CONSUMER", "AGENT", "AGENT_CAPPED", "CEILING")
 FACTS = ("USE", "FORK", "RECEIPT_MISMATCH", "UNITS_MISMATCH", "BAD_STEP", "OUT_OF_SCOPE")
+LEDGERS = ("UsageLedger", "InvoiceLedger")
 
 
-class EventOutOfPlace(MirrorError):
-    """An event speaks of something the mirror has never seen: blocks are missing, or the deployment is another."""
+@dataclass(frozen=True, slots=True)
+class At:
+    """The event at hand, and where."""
 
-    code = "event_out_of_place"
+    work: Work
+    block: Block
+    event: Event
+
+    @property
+    def args(self) -> dict[str, Any]:
+        return self.event.args
+
+    @property
+    def authorization(self) -> dict[str, Any]:
+        """The row of the authorization the event names."""
+        return self.work.existing(schema.authorizations, self.args["authorizationId"])
+
+    def put(self, table: Any, row: dict[str, Any]) -> None:
+        self.work.put(table, self.block.number, row)
+
+    def change(self, table: Any, *key: Any, **changes: Any) -> None:
+        self.work.change(table, self.block.number, key, **changes)
+
+    def change_authorization(self, **changes: Any) -> None:
+        self.change(schema.authorizations, self.args["authorizationId"], **changes)
+
+    def fact(self, table: Any, **values: Any) -> None:
+        self.work.fact(table, self.block, self.event.log, **values)
 
 
-def apply_block(connection: Connection, block: Block, events: Sequence[Event]) -> None:
-    """Stores the block, its logs, and what they change."""
-    connection.execute(
-        insert(schema.blocks).values(
-            number=block.number, hash=block.hash, parent_hash=block.parent_hash, timestamp=block.timestamp
-        )
-    )
-    for event in events:
-        log = event.log
-        connection.execute(
-            insert(schema.logs).values(
-                block_number=log.block_number,
-                log_index=log.log_index,
-                transaction_hash=log.transaction_hash,
-                address=log.address,
-                topics=list(log.topics),
-                data=log.data,
-                contract=event.contract,
-                event=event.name,
-                args=_json(event.args),
-            )
-        )
-        timed = _TIMED.get((event.contract, event.name))
+def apply_block(work: Work, block: Block, logs: Sequence[Log], names: Mapping[Address, str]) -> None:
+    """Folds one block's logs into the work. `names` maps an address to its contract.
+
+    Raises:
+        UndecodableLog: a log does not fit its ABI; nothing may be written.
+        EventOutOfPlace: an event changes what the mirror has never seen.
+    """
+    ledgers = {raw(address) for address, name in names.items() if name in LEDGERS}
+    number, standings, settlements = block.number, work.standings, work.settlements
+    for log in logs:
+        topics = log.topics
+        if topics and topics[0] == SETTLED_TOPIC and log.address in ledgers:
+            # The one that is frequent: values straight from the log, ids as bytes.
+            found = read_settled(log)
+            authorization, paid = topics[1], found[PAID]
+            standing = standings.get(authorization) or work.standing(authorization)
+            settlements.append((number, log.log_index, log.transaction, authorization, SETTLED, *found))
+            if paid != standing.paid:
+                _pay(work, standing, paid)
+            continue
+        event = decode_log(log, names)
+        work.event(block, log, event.contract, event.name, event.args.get("authorizationId"))
         handler = _HANDLERS.get((event.contract, event.name)) or _HANDLERS.get(("", event.name))
-        if timed is not None:
-            timed(connection, event, block.timestamp)
-        elif handler is not None:
-            handler(connection, event)
+        if handler is not None:
+            handler(At(work, block, event))
+    work.block(block, logs)
+
+
+def authorizations_of(logs: Sequence[Log]) -> list[bytes]:
+    """Of the settlements among these logs."""
+    return [log.topics[1] for log in logs if len(log.topics) == 2 and log.topics[0] == SETTLED_TOPIC]
 
 
 def _json(value: Any) -> Any:
-    """Numbers wider than SQLite and JavaScript take as text."""
+    """Numbers wider than JavaScript takes as text."""
     if isinstance(value, dict):
         return {k: _json(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -60,34 +90,11 @@ def _json(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and value >> 48 else value
 
 
-def _existing(connection: Connection, table: Any, **keys: str) -> dict[str, Any]:
-    row = current(connection, table, **keys)
-    if row is None:
-        raise EventOutOfPlace(f"an event changes {table.name} {keys}, which the mirror does not have")
-    return row
-
-
-def _change(connection: Connection, event: Event, table: Any, keys: dict[str, str], **changes: Any) -> None:
-    put(connection, table, event.log.block_number, _existing(connection, table, **keys) | changes)
-
-
-def _fact(connection: Connection, event: Event, table: Any, **values: Any) -> None:
-    log = event.log
-    connection.execute(
-        insert(table).values(
-            block_number=log.block_number,
-            log_index=log.log_index,
-            transaction_hash=log.transaction_hash,
-            **values,
-        )
-    )
-
-
 # ------------------------------------------------------------------------------------------------ registries
 
 
-def _space_created(connection: Connection, event: Event) -> None:
-    a = event.args
+def _space_created(at: At) -> None:
+    a = at.args
     row = {
         "space": a["space"],
         "operator": a["operator"],
@@ -96,108 +103,93 @@ def _space_created(connection: Connection, event: Event) -> None:
         "code_lists": a["codeLists"],
         "approvers": [],
     }
-    put(connection, schema.spaces, event.log.block_number, row)
+    at.put(schema.spaces, row)
 
 
-def _space_updated(connection: Connection, event: Event) -> None:
-    a = event.args
-    _change(
-        connection,
-        event,
-        schema.spaces,
-        {"space": a["space"]},
-        policy_digest=a["policyDigest"],
-        code_lists=a["codeLists"],
-    )
+def _space_updated(at: At) -> None:
+    a = at.args
+    at.change(schema.spaces, a["space"], policy_digest=a["policyDigest"], code_lists=a["codeLists"])
 
 
-def _operator_proposed(connection: Connection, event: Event) -> None:
-    a = event.args
-    _change(connection, event, schema.spaces, {"space": a["space"]}, proposed_operator=a["proposedOperator"])
+def _operator_proposed(at: At) -> None:
+    at.change(schema.spaces, at.args["space"], proposed_operator=at.args["proposedOperator"])
 
 
-def _operator_changed(connection: Connection, event: Event) -> None:
-    a = event.args
-    _change(connection, event, schema.spaces, {"space": a["space"]}, operator=a["operator"], proposed_operator=None)
+def _operator_changed(at: At) -> None:
+    at.change(schema.spaces, at.args["space"], operator=at.args["operator"], proposed_operator=None)
 
 
-def _participant_admitted(connection: Connection, event: Event) -> None:
-    a = event.args
-    keys = {"space": a["space"], "wallet": a["wallet"]}
-    before = current(connection, schema.participants, **keys) or {"suspended": 0, "reason": 0}
-    row = before | keys | {"roles": a["roles"], "digest": a["digest"]}
-    put(connection, schema.participants, event.log.block_number, row)
+def _participant_admitted(at: At) -> None:
+    a = at.args
+    before = at.work.get(schema.participants, a["space"], a["wallet"]) or {"suspended": 0, "reason": 0}
+    row = {"space": a["space"], "wallet": a["wallet"], "roles": a["roles"], "digest": a["digest"]}
+    at.put(schema.participants, before | row)
 
 
-def _participant_suspended(connection: Connection, event: Event) -> None:
-    a = event.args
-    keys = {"space": a["space"], "wallet": a["wallet"]}
-    _change(connection, event, schema.participants, keys, suspended=1, reason=a["reason"])
+def _participant_suspended(at: At) -> None:
+    a = at.args
+    at.change(schema.participants, a["space"], a["wallet"], suspended=1, reason=a["reason"])
 
 
-def _participant_reinstated(connection: Connection, event: Event) -> None:
-    a = event.args
-    keys = {"space": a["space"], "wallet": a["wallet"]}
-    _change(connection, event, schema.participants, keys, suspended=0, reason=0)
+def _participant_reinstated(at: At) -> None:
+    at.change(schema.participants, at.args["space"], at.args["wallet"], suspended=0, reason=0)
 
 
-def _product_registered(connection: Connection, event: Event) -> None:
-    put(connection, schema.products, event.log.block_number, {**event.args, "approvers": []})
+def _product_registered(at: At) -> None:
+    at.put(schema.products, {**at.args, "approvers": []})
 
 
-def _approvers_set(table: Any, key: str) -> Callable[[Connection, Event], None]:
-    def handler(connection: Connection, event: Event) -> None:
-        _change(connection, event, table, {key: event.args[key]}, approvers=event.args["approvers"])
+def _approvers_set(table: Any, key: str) -> Callable[[At], None]:
+    def handler(at: At) -> None:
+        at.change(table, at.args[key], approvers=at.args["approvers"])
 
     return handler
 
 
-def _credential_recorded(connection: Connection, event: Event) -> None:
-    a = event.args
-    row = _credential(event) | {
+def _credential_recorded(at: At) -> None:
+    a = at.args
+    row = {
+        "space": a["space"],
+        "wallet": a["wallet"],
+        "credential_type": a["credentialType"],
         "digest": a["digest"],
         "valid_until": a["validUntil"],
         "revoked": 0,
         "reason": 0,
     }
-    put(connection, schema.credentials, event.log.block_number, row)
+    at.put(schema.credentials, row)
 
 
-def _credential_revoked(connection: Connection, event: Event) -> None:
-    _change(connection, event, schema.credentials, _credential(event), revoked=1, reason=event.args["reason"])
+def _credential_revoked(at: At) -> None:
+    a = at.args
+    at.change(schema.credentials, a["space"], a["wallet"], a["credentialType"], revoked=1, reason=a["reason"])
 
 
-def _credential(event: Event) -> dict[str, Any]:
-    a = event.args
-    return {"space": a["space"], "wallet": a["wallet"], "credential_type": str(a["credentialType"])}
-
-
-def _session_key_registered(connection: Connection, event: Event, time: int) -> None:
-    a = event.args
+def _session_key_registered(at: At) -> None:
+    a = at.args
     row = {
         "wallet": a["wallet"],
         "key": a["key"],
-        "registered_at": time,
+        "registered_at": at.block.timestamp,
         "expiry": a["expiry"],
         "revoked_at": 0,
         "max_due": a["maxDue"],
     }
-    put(connection, schema.session_keys, event.log.block_number, row)
+    at.put(schema.session_keys, row)
 
 
-def _session_key_revoked(connection: Connection, event: Event, time: int) -> None:
-    keys = {"wallet": event.args["wallet"], "key": event.args["key"]}
-    _change(connection, event, schema.session_keys, keys, revoked_at=time)
+def _session_key_revoked(at: At) -> None:
+    at.change(schema.session_keys, at.args["wallet"], at.args["key"], revoked_at=at.block.timestamp)
 
 
-def _ceilings_set(connection: Connection, event: Event) -> None:
-    a = event.args
+def _ceilings_set(at: At) -> None:
+    a = at.args
     row = {"product": a["product"], "token": a["token"], "ceilings": [str(n) for n in a["ceilings"]]}
-    put(connection, schema.price_ceilings, event.log.block_number, row)
+    at.put(schema.price_ceilings, row)
 
 
-def _version_published(connection: Connection, event: Event) -> None:
-    a = event.args
+def _version_published(at: At) -> None:
+    a = at.args
     row = {
         "version": a["version"],
         "product": a["product"],
@@ -207,79 +199,70 @@ def _version_published(connection: Connection, event: Event) -> None:
         "parents": a["parents"],
         "status": "LISTED",
         "reason": 0,
-        "published": event.log.block_number,
+        "published": at.block.number,
     }
-    put(connection, schema.versions, event.log.block_number, row)
+    at.put(schema.versions, row)
 
 
-def _version_withdrawn(status: str) -> Callable[[Connection, Event], None]:
-    def handler(connection: Connection, event: Event) -> None:
-        a = event.args
-        _change(connection, event, schema.versions, {"version": a["version"]}, status=status, reason=a["reason"])
+def _version_withdrawn(status: str) -> Callable[[At], None]:
+    def handler(at: At) -> None:
+        at.change(schema.versions, at.args["version"], status=status, reason=at.args["reason"])
 
     return handler
 
 
-def _rate_card_registered(connection: Connection, event: Event) -> None:
-    a = event.args
-    row = {"rate_card": a["rateCard"], "encoded": a["encoded"]}
-    put(connection, schema.rate_cards, event.log.block_number, row)
+def _rate_card_registered(at: At) -> None:
+    at.put(schema.rate_cards, {"rate_card": at.args["rateCard"], "encoded": at.args["encoded"]})
 
 
-def _split_registered(connection: Connection, event: Event) -> None:
-    a = event.args
-    put(connection, schema.splits, event.log.block_number, {"split": a["split"], "encoded": a["encoded"]})
+def _split_registered(at: At) -> None:
+    at.put(schema.splits, {"split": at.args["split"], "encoded": at.args["encoded"]})
 
 
 # -------------------------------------------------------------------------------------------- authorizations
 
 
-def _opened(connection: Connection, event: Event) -> None:
-    a = event.args
+def _opened(at: At) -> None:
+    a = at.args
     terms = AuthorizationTerms.from_json(a["terms"])
     row = {
         "authorization": a["authorizationId"],
-        "ledger": event.contract,
+        "ledger": at.event.contract,
         "space": terms.scope.space,
         "product": terms.scope.product,
         "provider": terms.provider,
         "consumer": terms.consumer,
+        "token": terms.token,
+        "split": terms.split,
+        "purposes": terms.scope.purposes,
+        "modalities": terms.scope.modalities,
         "terms": terms.as_json(),
-        "opened": event.log.block_number,
+        "opened": at.block.number,
         "status": "OPEN",
         "ended_at": terms.valid_until,
         "ended_how": "",
         "ended_block": None,
         "reason": 0,
-        "size": "0",
-        "units": ["0", "0", "0", "0"],
-        "credits": 0,
-        "as_of": 0,
-        "root": "0x" + "00" * 32,
-        "basis": BASIS[0],
-        "due": 0,
-        "paid": 0,
         "reserved": a["reserved"],
-        "thawing": 0,
+        "thaw": 0,
         "thaw_end": 0,
         "refunded": 0,
+        "recorded": 0,
         "claimed": 0,
     }
-    put(connection, schema.authorizations, event.log.block_number, row)
+    at.put(schema.authorizations, row)
+    at.work.opened(raw(a["authorizationId"]), row)
     if int(a["offerDigest"], 16):
         offer = {"provider": terms.provider, "offer": a["offerDigest"]}
-        before = current(connection, schema.offers, **offer) or {"accepted": 0, "cancelled": 0}
-        taken = {**before, **offer, "accepted": before["accepted"] + 1}
-        put(connection, schema.offers, event.log.block_number, taken)
-    if event.contract == "UsageLedger":
-        _move_free(connection, event, terms.consumer, terms.token, -a["reserved"])
+        before = at.work.get(schema.offers, *offer.values()) or {"accepted": 0, "cancelled": 0}
+        at.put(schema.offers, {**before, **offer, "accepted": before["accepted"] + 1})
+    if at.event.contract == "UsageLedger":
+        _move_free(at, terms.consumer, terms.token, -a["reserved"])
 
 
-def _approved(connection: Connection, event: Event) -> None:
-    a = event.args
-    _fact(
-        connection,
-        event,
+def _approved(at: At) -> None:
+    a = at.args
+    at.fact(
         schema.approvals,
         authorization=a["authorizationId"],
         approver=a["approver"],
@@ -289,212 +272,168 @@ def _approved(connection: Connection, event: Event) -> None:
     )
 
 
-def _offer_cancelled(connection: Connection, event: Event) -> None:
-    offer = {"provider": event.args["provider"], "offer": event.args["offerDigest"]}
-    before = current(connection, schema.offers, **offer) or {"accepted": 0}
-    put(connection, schema.offers, event.log.block_number, {**before, **offer, "cancelled": 1})
+def _offer_cancelled(at: At) -> None:
+    offer = {"provider": at.args["provider"], "offer": at.args["offerDigest"]}
+    before = at.work.get(schema.offers, *offer.values()) or {"accepted": 0}
+    at.put(schema.offers, {**before, **offer, "cancelled": 1})
 
 
-def _terms_cancelled(connection: Connection, event: Event) -> None:
-    row = {"authorization": event.args["authorizationId"], "by": event.args["by"]}
-    put(connection, schema.cancelled_terms, event.log.block_number, row)
+def _terms_cancelled(at: At) -> None:
+    at.put(schema.cancelled_terms, {"authorization": at.args["authorizationId"], "by": at.args["by"]})
 
 
-def _settled(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes = _head_of(a["head"]) | {"basis": BASIS[a["basis"]], "due": a["due"], "paid": a["paid"]}
-    if event.contract == "UsageLedger":
-        # What a thaw would release shrinks as the reservation is used.
-        changes["thawing"] = min(before["thawing"], before["reserved"] - a["paid"])
-    put(connection, schema.authorizations, event.log.block_number, before | changes)
-    _fact(
-        connection,
-        event,
-        schema.settlements,
-        authorization=a["authorizationId"],
-        head=_json({"authorizationId": a["authorizationId"], **a["head"]}),
-        due=a["due"],
-        paid=a["paid"],
-        arrears=a["arrears"],
-        provider_signer=a["providerSigner"],
-        consumer_signer=a["consumerSigner"],
-        basis=BASIS[a["basis"]],
-    )
-    if event.contract == "UsageLedger":
-        _accrue(connection, event, before["terms"], a["paid"] - before["paid"])
-
-
-def _head_of(head: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "size": str(head["size"]),
-        "units": [str(n) for n in head["units"]],
-        "credits": head["credits"],
-        "as_of": head["asOf"],
-        "root": head["root"],
-    }
-
-
-def _closed_together(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes = _head_of(a["head"]) | {
+def _closed_together(at: At) -> None:
+    a = at.args
+    before = at.authorization
+    changes = {
         "status": "CLOSED",
-        "due": a["due"],
-        "paid": a["paid"],
-        "thawing": 0,
+        "thaw": 0,
         "ended_how": "closed together",
-        "ended_block": event.log.block_number,
+        "ended_block": at.block.number,
         "ended_at": a["endedAt"],
     }
-    if a["head"]["size"]:
-        changes["basis"] = BASIS[1]
-    if event.contract == "UsageLedger":
-        changes["reserved"] = a["paid"]
-        _accrue(connection, event, before["terms"], a["paid"] - before["paid"])
-        _move_free(connection, event, before["consumer"], before["terms"]["token"], a["released"])
-    put(connection, schema.authorizations, event.log.block_number, before | changes)
-    if str(a["head"]["size"]) != before["size"]:
-        # The close is a settlement like any other: of a head both signed, by signing the close over its digest.
-        _fact(
-            connection,
-            event,
-            schema.settlements,
-            authorization=a["authorizationId"],
-            head=_json({"authorizationId": a["authorizationId"], **a["head"]}),
-            due=a["due"],
-            paid=a["paid"],
-            arrears=max(0, a["due"] - a["paid"]),
-            provider_signer=before["provider"],
-            consumer_signer=before["consumer"],
-            basis=BASIS[1],
-        )
+    if at.event.contract == "UsageLedger":
+        changes["reserved"] = before["reserved"] - a["released"]
+        _move_free(at, before["consumer"], before["token"], a["released"])
+    at.change_authorization(**changes)
+    # A settlement like any other: of a head both signed, by signing the close over its digest.
+    head = a["head"]
+    _settled_again(
+        at,
+        CLOSED,
+        (head["size"], *head["units"], head["credits"], head["asOf"], raw(head["root"])),
+        a["due"],
+        a["paid"],
+        (raw(before["provider"]), raw(before["consumer"])),
+        1 if head["size"] else 0,
+    )
 
 
-def _refunded(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    put(connection, schema.authorizations, event.log.block_number, before | {"refunded": a["refunded"]})
-    token = before["terms"]["token"]
-    _move_free(connection, event, before["provider"], token, -a["amount"])
-    _move_free(connection, event, before["consumer"], token, a["amount"])
+def _arrears_paid(at: At) -> None:
+    """A top-up pays what was due: the head stays."""
+    last = at.work.last_settlement(raw(at.args["authorizationId"]))
+    head, signers, basis = last[5:13], last[15:17], last[17]
+    _settled_again(at, ARREARS, head, at.args["due"], at.args["paid"], signers, basis)
 
 
-def _fact_proven(connection: Connection, event: Event) -> None:
-    a = event.args
-    _fact(
-        connection,
-        event,
+def _settled_again(
+    at: At,
+    kind: int,
+    head: tuple[Any, ...],
+    due: int,
+    paid: int,
+    signers: tuple[bytes, bytes],
+    basis: int,
+) -> None:
+    authorization = raw(at.args["authorizationId"])
+    standing = at.work.standing(authorization)
+    log = at.event.log
+    place = (at.block.number, log.log_index, log.transaction, authorization, kind)
+    at.work.settlements.append((*place, *head, due, paid, *signers, basis))
+    _pay(at.work, standing, paid)
+
+
+def _refunded(at: At) -> None:
+    a, before = at.args, at.authorization
+    at.change_authorization(refunded=a["refunded"])
+    _move_free(at, before["provider"], before["token"], -a["amount"])
+    _move_free(at, before["consumer"], before["token"], a["amount"])
+
+
+def _fact_proven(at: At) -> None:
+    a = at.args
+    at.fact(
         schema.evidence,
         authorization=a["authorizationId"],
         fact=FACTS[a["fact"]],
         against=a["against"],
-        index=str(a["index"]),
+        index=a["index"],
         evidence=a["evidence"],
     )
 
 
-def _arrears_paid(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    put(connection, schema.authorizations, event.log.block_number, before | {"paid": a["paid"]})
-    _accrue(connection, event, before["terms"], a["paid"] - before["paid"])
-
-
-def _ended(how: str) -> Callable[[Connection, Event], None]:
-    def handler(connection: Connection, event: Event) -> None:
-        a = event.args
-        _change(
-            connection,
-            event,
-            schema.authorizations,
-            {"authorization": a["authorizationId"]},
-            ended_at=a["endedAt"],
+def _ended(how: str) -> Callable[[At], None]:
+    def handler(at: At) -> None:
+        at.change_authorization(
+            ended_at=at.args["endedAt"],
             ended_how=how,
-            ended_block=event.log.block_number,
-            reason=a.get("reason", 0),
+            ended_block=at.block.number,
+            reason=at.args.get("reason", 0),
         )
 
     return handler
 
 
-def _finalized(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes: dict[str, Any] = {"status": "CLOSED", "thawing": 0}
-    if event.contract == "UsageLedger":
-        changes["reserved"] = before["paid"]
-        _move_free(connection, event, before["consumer"], before["terms"]["token"], a["released"])
-    put(connection, schema.authorizations, event.log.block_number, before | changes)
+def _finalized(at: At) -> None:
+    before = at.authorization
+    changes: dict[str, Any] = {"status": "CLOSED", "thaw": 0}
+    if at.event.contract == "UsageLedger":
+        changes["reserved"] = before["reserved"] - at.args["released"]
+        _move_free(at, before["consumer"], before["token"], at.args["released"])
+    at.change_authorization(**changes)
 
 
 # ---------------------------------------------------------------------------------------------------- money
 
 
-def _move_free(connection: Connection, event: Event, owner: str, token: str, amount: int) -> None:
-    before = current(connection, schema.accounts, owner=owner, token=token) or {"free": 0}
-    row = {"owner": owner, "token": token, "free": before["free"] + amount}
-    put(connection, schema.accounts, event.log.block_number, row)
+def _move_free(at: At, owner: str, token: str, amount: int) -> None:
+    before = at.work.get(schema.accounts, owner, token) or {"free": 0}
+    at.put(schema.accounts, {"owner": owner, "token": token, "free": before["free"] + amount})
 
 
-def _accrue(connection: Connection, event: Event, terms: dict[str, Any], amount: int) -> None:
-    if amount == 0:
-        return
-    keys = {"split": terms["split"], "token": terms["token"]}
-    before = current(connection, schema.accruals, **keys) or {"accrued": 0}
-    put(connection, schema.accruals, event.log.block_number, keys | {"accrued": before["accrued"] + amount})
+def _pay(work: Work, standing: Standing, paid: int) -> None:
+    """Invoiced, a settlement pays nothing: what is recorded as paid comes by other events."""
+    if standing.escrowed:
+        work.accrue(standing.split, standing.token, paid - standing.paid)
+    standing.paid = paid
 
 
-def _deposited(connection: Connection, event: Event) -> None:
-    _move_free(connection, event, event.args["owner"], event.args["token"], event.args["amount"])
+def _deposited(at: At) -> None:
+    _move_free(at, at.args["owner"], at.args["token"], at.args["amount"])
 
 
-def _withdrawn(connection: Connection, event: Event) -> None:
-    _move_free(connection, event, event.args["owner"], event.args["token"], -event.args["amount"])
+def _withdrawn(at: At) -> None:
+    _move_free(at, at.args["owner"], at.args["token"], -at.args["amount"])
 
 
-def _topped_up(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes = {"reserved": before["reserved"] + a["amount"]}
-    put(connection, schema.authorizations, event.log.block_number, before | changes)
-    _move_free(connection, event, a["from"], before["terms"]["token"], -a["amount"])
+def _topped_up(at: At) -> None:
+    a, before = at.args, at.authorization
+    # A thaw covers what was unpaid before this money came, not the new money.
+    thaw = min(before["thaw"], before["reserved"] - at.work.standing(raw(a["authorizationId"])).paid)
+    at.change_authorization(reserved=before["reserved"] + a["amount"], thaw=thaw)
+    _move_free(at, a["from"], before["token"], -a["amount"])
 
 
-def _thaw_started(connection: Connection, event: Event) -> None:
-    a = event.args
-    key = {"authorization": a["authorizationId"]}
-    _change(connection, event, schema.authorizations, key, thawing=a["amount"], thaw_end=a["thawEnd"])
+def _thaw_started(at: At) -> None:
+    at.change_authorization(thaw=at.args["amount"], thaw_end=at.args["thawEnd"])
 
 
-def _thawed(connection: Connection, event: Event) -> None:
-    a = event.args
-    before = _existing(connection, schema.authorizations, authorization=a["authorizationId"])
-    changes = {"reserved": before["reserved"] - a["amount"], "thawing": 0}
-    put(connection, schema.authorizations, event.log.block_number, before | changes)
-    _move_free(connection, event, before["consumer"], before["terms"]["token"], a["amount"])
+def _thawed(at: At) -> None:
+    before = at.authorization
+    at.change_authorization(reserved=before["reserved"] - at.args["amount"], thaw=0)
+    _move_free(at, before["consumer"], before["token"], at.args["amount"])
 
 
-def _share_paid(connection: Connection, event: Event) -> None:
-    a = event.args
+def _share_paid(at: At) -> None:
+    a = at.args
     keys = {"split": a["split"], "token": a["token"], "payee": a["payee"]}
-    before = current(connection, schema.shares, **keys) or {"sent": 0}
-    put(connection, schema.shares, event.log.block_number, keys | {"sent": before["sent"] + a["amount"]})
+    before = at.work.get(schema.shares, *keys.values()) or {"sent": 0}
+    at.put(schema.shares, keys | {"sent": before["sent"] + a["amount"]})
+    at.fact(schema.share_payments, **keys, amount=a["amount"])
 
 
-def _payment(kind: str) -> Callable[[Connection, Event], None]:
-    def handler(connection: Connection, event: Event) -> None:
-        a = event.args
-        total = {"claimed": a["claimed"]} if kind == "claimed" else {"paid": a["paid"]}
-        _change(connection, event, schema.authorizations, {"authorization": a["authorizationId"]}, **total)
-        _fact(
-            connection,
-            event,
+def _payment(kind: str) -> Callable[[At], None]:
+    def handler(at: At) -> None:
+        a = at.args
+        total = a["claimed"] if kind == "claimed" else a["paid"]
+        at.change_authorization(**{"claimed" if kind == "claimed" else "recorded": total})
+        at.fact(
             schema.payments,
             authorization=a["authorizationId"],
             kind=kind,
             reference_hash=a["referenceHash"],
             amount=a["amount"],
+            total=total,
         )
 
     return handler
@@ -503,8 +442,8 @@ def _payment(kind: str) -> Callable[[Connection, Event], None]:
 # ------------------------------------------------------------------------------------------------- subsidies
 
 
-def _pool_created(connection: Connection, event: Event) -> None:
-    a = event.args
+def _pool_created(at: At) -> None:
+    a = at.args
     row = {
         "pool": a["pool"],
         "sponsor": a["sponsor"],
@@ -513,36 +452,34 @@ def _pool_created(connection: Connection, event: Event) -> None:
         "splits": a["splits"],
         "remaining": a["amount"],
     }
-    put(connection, schema.pools, event.log.block_number, row)
+    at.put(schema.pools, row)
 
 
-def _pool_moved(sign: int) -> Callable[[Connection, Event], None]:
-    def handler(connection: Connection, event: Event) -> None:
-        a = event.args
-        before = _existing(connection, schema.pools, pool=a["pool"])
-        after = before | {"remaining": before["remaining"] + sign * a["amount"]}
-        put(connection, schema.pools, event.log.block_number, after)
+def _pool_moved(sign: int) -> Callable[[At], None]:
+    def handler(at: At) -> None:
+        before = at.work.existing(schema.pools, at.args["pool"])
+        at.put(schema.pools, before | {"remaining": before["remaining"] + sign * at.args["amount"]})
 
     return handler
 
 
-def _objected(connection: Connection, event: Event) -> None:
-    a = event.args
+def _objected(at: At) -> None:
+    a = at.args
     row = {
         "pool": a["pool"],
         "authorization": a["authorizationId"],
         "status": "objected",
-        "consumer": "",
-        "credential": "",
+        "consumer": None,
+        "credential": None,
         "base": 0,
         "amount": 0,
         "reason": a["reason"],
     }
-    put(connection, schema.subsidies, event.log.block_number, row)
+    at.put(schema.subsidies, row)
 
 
-def _subsidised(connection: Connection, event: Event) -> None:
-    a = event.args
+def _subsidised(at: At) -> None:
+    a = at.args
     row = {
         "pool": a["pool"],
         "authorization": a["authorizationId"],
@@ -553,15 +490,9 @@ def _subsidised(connection: Connection, event: Event) -> None:
         "amount": a["amount"],
         "reason": 0,
     }
-    put(connection, schema.subsidies, event.log.block_number, row)
-    _pool_moved(-1)(connection, event)
+    at.put(schema.subsidies, row)
+    _pool_moved(-1)(at)
 
-
-# Handlers that also need the block's time.
-_TIMED: dict[tuple[str, str], Callable[[Connection, Event, int], None]] = {
-    ("SessionKeys", "SessionKeyRegistered"): _session_key_registered,
-    ("SessionKeys", "SessionKeyRevoked"): _session_key_revoked,
-}
 
 # Events that change nothing here: what they say stands in the raw logs.
 _NOTED = {
@@ -574,7 +505,7 @@ _NOTED = {
     ("InvoiceLedger", "Renewed"),
 }
 
-_HANDLERS: dict[tuple[str, str], Callable[[Connection, Event], None]] = {
+_HANDLERS: dict[tuple[str, str], Callable[[At], None]] = {
     ("SpaceRegistry", "SpaceCreated"): _space_created,
     ("SpaceRegistry", "SpaceUpdated"): _space_updated,
     ("SpaceRegistry", "OperatorProposed"): _operator_proposed,
@@ -585,6 +516,8 @@ _HANDLERS: dict[tuple[str, str], Callable[[Connection, Event], None]] = {
     ("SpaceRegistry", "SpaceApproversSet"): _approvers_set(schema.spaces, "space"),
     ("SpaceRegistry", "CredentialRecorded"): _credential_recorded,
     ("SpaceRegistry", "CredentialRevoked"): _credential_revoked,
+    ("SessionKeys", "SessionKeyRegistered"): _session_key_registered,
+    ("SessionKeys", "SessionKeyRevoked"): _session_key_revoked,
     ("ProductRegistry", "ProductRegistered"): _product_registered,
     ("ProductRegistry", "ProductApproversSet"): _approvers_set(schema.products, "product"),
     ("ProductRegistry", "PriceCeilingsSet"): _ceilings_set,
@@ -609,7 +542,6 @@ _HANDLERS: dict[tuple[str, str], Callable[[Connection, Event], None]] = {
     ("", "Approved"): _approved,
     ("", "OfferCancelled"): _offer_cancelled,
     ("", "TermsCancelled"): _terms_cancelled,
-    ("", "Settled"): _settled,
     ("", "Revoked"): _ended("revoked"),
     ("", "ClosedEarly"): _ended("closed"),
     ("", "EndedByParent"): _ended("ended by its parent"),

@@ -1,40 +1,54 @@
-"""Following the chain: fetch by block hash, check the parent, apply in one transaction, rewind on a reorg.
+"""Following the chain: read, check, fold, write, all of a step in one transaction; rewind on a reorg.
 
-A crash costs a re-read and nothing else: block, logs, rows and position are one transaction. A log of our own
-contracts that cannot be decoded stops the mirror; nothing is skipped.
+Where the mirror stands is one row, the cursor, and every write moves its nonce from the value that was read: of two
+writers one wins, and the other stands by until the first is silent. A crash costs a re-read and nothing else. A log of
+our own contracts that cannot be decoded stops the mirror; nothing is skipped.
+
+Final blocks are read by range, and only those with logs are kept. Nearer to the head every block is read by its hash
+and kept, so that a reorg of any depth down to finality finds the last shared block. A chain that takes back what was
+final is not followed: the mirror latches, and goes on only when every stored hash is on the chain again. A second pass
+reads every range once more after it is final, and repairs what differs.
 """
 
+import gc
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, NoReturn
 
-from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy import Connection, Engine, delete, select, update
 
 from ledger.chain.client import Chain, NodeDown, NodeError
-from ledger.chain.decode import decode_log
 from ledger.chain.deploy import Deployment
-from ledger.core.database import open_database, writing
+from ledger.chain.fetch import Fetcher, Range
+from ledger.core.database import writing
 from ledger.core.errors import MirrorError, SluiceError
-from ledger.core.events import Block, Log
-from ledger.core.ids import Address
-from ledger.mirror import queries, schema
-from ledger.mirror.apply import apply_block
+from ledger.core.events import Block
+from ledger.core.ids import Hash32
+from ledger.mirror import packing, queries, schema
+from ledger.mirror.apply import apply_block, authorizations_of
+from ledger.mirror.queries import Cursor
+from ledger.mirror.store import followed, open_mirror
+from ledger.mirror.work import Work, rewind
 
-BATCH = 64  # blocks a request
+__all__ = ["FinalityViolated", "Follower", "Progress", "StandingBy", "Writer", "catch_up", "open_mirror", "step"]
+
+LEASE = 10  # seconds without a sign of life after which another writer takes over
 
 
-class DeploymentDiffers(MirrorError):
-    """The mirror's file belongs to another deployment."""
+class StandingBy(MirrorError):
+    """Another writer keeps this mirror."""
 
-    code = "deployment_differs"
+    code = "standing_by"
 
 
-class ReorgTooDeep(MirrorError):
-    """Not even the first mirrored block is on the chain any more."""
+class FinalityViolated(MirrorError):
+    """The chain took back a block that it had called final; the mirror stays as it is until that block is back."""
 
-    code = "reorg_too_deep"
+    code = "finality_violated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,78 +61,311 @@ class Progress:
     rewound: int
 
 
-def open_mirror(path: Path, deployment: Deployment) -> Engine:
-    """Opens or creates the mirror of this deployment. Raises DeploymentDiffers if the file mirrors another."""
-    engine = open_database(path, schema.metadata, schema.SCHEMA_VERSION)
-    with writing(engine) as connection:
-        known = connection.execute(select(schema.deployment.c.document)).scalar()
-        if known is None:
-            connection.execute(insert(schema.deployment).values(id=1, document=deployment.as_json()))
-        elif known != deployment.as_json():
-            raise DeploymentDiffers(f"{path} mirrors another deployment; use another file or remove it", path=str(path))
-    return engine
+class Writer:
+    """Writes one mirror from one node. `final_depth`: blocks below the head that are final on a chain whose nodes do
+    not know the `finalized` tag (0 with instant finality); None: only what the node calls final is.
+
+    Takes `clock`, seconds. Not for several threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chain: Chain,
+        deployment: Deployment,
+        *,
+        final_depth: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine, self.chain, self.deployment = engine, chain, deployment
+        self.name = uuid.uuid4().hex
+        self.counts: Counter[str] = Counter()  # reorgs, blocks rewound, short answers, differences
+        self._names = followed(deployment)
+        self._fetcher = Fetcher(chain, list(self._names))
+        self._final_depth = final_depth
+        self._clock = clock
+        self._known: tuple[int | None, Block, Block | None, Block | None] | None = None
+
+    def close(self) -> None:
+        """Lets another writer take over at once."""
+        self._fetcher.close()
+        with writing(self.engine) as connection:
+            table = schema.cursor
+            connection.execute(update(table).where(table.c.writer == self.name).values(writer=""))
+
+    # --------------------------------------------------------------------------------------------- steps
+
+    def step(self, until: int | None = None) -> Progress:
+        """As `_step`, without Python's collector of cycles: it would look at every tuple there is, again and again, and
+        there are hundreds of thousands and no cycle."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._step(until)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _step(self, until: int | None) -> Progress:
+        """One transaction's worth of blocks, none after `until`, after rewinding to the last shared one.
+
+        Raises:
+            StandingBy: another writer is alive.
+            FinalityViolated: the chain took back final blocks.
+            ChainError, MirrorError: nothing was changed by this step.
+        """
+        with self.engine.connect() as connection:
+            cursor = queries.cursor(connection)
+        if cursor.writer not in ("", self.name) and self._clock() - cursor.seen_at < LEASE:
+            raise StandingBy("another writer keeps this mirror", writer=cursor.writer)
+        first = cursor.number + 1
+        head, safe, final = self._heights(until, first)
+        if cursor.violated is not None:
+            self._clear(cursor)
+            return Progress(cursor.number, head.number, 0, 0)
+        if first > head.number:
+            return self._at_head(cursor, head, safe, final)
+        if final is not None and final.number >= first:
+            found: Range | None = self._fetcher.range(first, final.number)
+        else:
+            found = self._fetcher.near(first, head.number)
+        if found is None:
+            return Progress(cursor.number, head.number, 0, 0)
+        if not cursor.empty and found.first.parent_hash != cursor.hash:
+            return Progress(cursor.number, head.number, 0, self._rewind(cursor))
+        self._apply(cursor, found, head, safe, final)
+        return Progress(found.last.number, head.number, found.last.number - cursor.number, 0)
+
+    def others(self, until: int | None = None) -> Progress:
+        """How far another writer has come."""
+        head = self._block("latest" if until is None else until)
+        with self.engine.connect() as connection:
+            cursor = queries.cursor(connection)
+        there = cursor.number > head.number or cursor.hash == head.hash
+        return Progress(cursor.number if there else min(cursor.number, head.number - 1), head.number, 0, 0)
+
+    def _heights(self, until: int | None, first: int) -> tuple[Block, Block | None, Block | None]:
+        """Head, safe and final block, as far as the node says; asked again when all that was final is read."""
+        if self._known is not None and self._known[0] == until:
+            _, head, safe, final = self._known
+            if final is not None and final.number >= first:
+                return head, safe, final
+        head = self._block("latest")
+        safe, final = self.chain.block("safe"), self.chain.block("finalized")
+        if final is None and self._final_depth is not None and head.number >= self._final_depth:
+            final = self.chain.block(head.number - self._final_depth)
+        if until is not None and until < head.number:
+            head = self._block(until)
+        if final is not None and final.number > head.number:
+            final = head
+        self._known = (until, head, safe, final)
+        return head, safe, final
+
+    def _block(self, at: int | str) -> Block:
+        block = self.chain.block(at)
+        if block is None:
+            raise NodeError(f"the node has no block {at}")
+        return block
+
+    def _at_head(self, cursor: Cursor, head: Block, safe: Block | None, final: Block | None) -> Progress:
+        """Nothing new: is what we have still there?"""
+        here = head if head.number == cursor.number else self.chain.block(cursor.number)
+        if not cursor.empty and (here is None or here.hash != cursor.hash):
+            return Progress(cursor.number, head.number, 0, self._rewind(cursor))
+        if head.number >= self.deployment.block - 1:
+            self._move(cursor, safe, final)
+        return Progress(cursor.number, head.number, 0, 0)
+
+    # --------------------------------------------------------------------------------------------- write
+
+    def _take(self, connection: Connection, cursor: Cursor, **values: Any) -> None:
+        """Moves the cursor from what was read, or gives way. Raises StandingBy."""
+        table = schema.cursor
+        changed = connection.execute(
+            update(table)
+            .where(table.c.id == 1, table.c.nonce == cursor.nonce)
+            .values(nonce=cursor.nonce + 1, writer=self.name, seen_at=int(self._clock()), **values)
+        )
+        if changed.rowcount != 1:
+            raise StandingBy("another writer was faster")
+
+    def _apply(self, cursor: Cursor, found: Range, head: Block, safe: Block | None, final: Block | None) -> None:
+        """Writes blocks, rows and cursor in one transaction."""
+        with writing(self.engine) as connection:
+            self._take(connection, cursor)
+            work = Work(connection, cursor.digest)
+            work.expect([a for _, logs in found.blocks for a in authorizations_of(logs)])
+            for block, logs in found.blocks:
+                apply_block(work, block, logs, self._names)
+            work.flush()
+            last = found.last
+            values = {
+                "number": last.number,
+                "hash": last.hash,
+                "parent_hash": last.parent_hash,
+                "timestamp": last.timestamp,
+                "digest": work.digest,
+            }
+            if last.number >= head.number:
+                values["checked_at"] = int(self._clock())
+            connection.execute(update(schema.cursor).values(**values, **self._finals(connection, last, safe, final)))
+
+    def _finals(self, connection: Connection, last: Block, safe: Block | None, final: Block | None) -> dict[str, Any]:
+        """What of the mirror is now safe and final, and with it the blocks without logs that go."""
+        cursor = queries.cursor(connection)
+        values: dict[str, Any] = {"safe": min(safe.number, last.number) if safe else -1}
+        if final is None or final.number < self.deployment.block or final.number <= cursor.final:
+            return values
+        if final.number >= last.number:
+            values |= {"final": last.number, "final_hash": last.hash}
+        else:
+            stored = connection.execute(select(schema.blocks.c.hash).where(schema.blocks.c.number == final.number))
+            if stored.scalar() != final.hash:
+                return values  # ours is another branch, or not stored: the next step finds out which
+            values |= {"final": final.number, "final_hash": final.hash}
+        blocks = schema.blocks
+        connection.execute(delete(blocks).where(blocks.c.number < values["final"], blocks.c.log_count == 0))
+        return values
+
+    def _move(self, cursor: Cursor, safe: Block | None, final: Block | None) -> None:
+        """Notes that the mirror stood at the head now, and what became final; at most once a second."""
+        now = int(self._clock())
+        settled = cursor.final >= (final.number if final else -1) or cursor.empty
+        if now <= cursor.checked_at and settled and cursor.writer == self.name:
+            return
+        with writing(self.engine) as connection:
+            self._take(connection, cursor, checked_at=now)
+            if not cursor.empty:
+                connection.execute(
+                    update(schema.cursor).values(**self._finals(connection, cursor.block(), safe, final))
+                )
+
+    # -------------------------------------------------------------------------------------------- reorgs
+
+    def _rewind(self, cursor: Cursor) -> int:
+        """Goes back to the last block that is still on the chain; returns how many blocks were undone."""
+        self._fetcher.forget()
+        self._known = None
+        with self.engine.connect() as connection:
+            blocks = schema.blocks
+            query = select(blocks.c.number, blocks.c.hash).where(blocks.c.number > cursor.final)
+            stored = [(n, h) for n, h in connection.execute(query.order_by(blocks.c.number.desc()))]
+        shared = self._shared(stored)
+        if shared is None and cursor.final_hash is not None:
+            shared = self._shared([(cursor.final, cursor.final_hash)])
+        if shared is None:
+            self._latch(cursor, stored)
+        with writing(self.engine) as connection:
+            before = self._take_back(connection, cursor, shared)
+        self.counts["reorgs"] += 1
+        self.counts["rewound"] += before
+        return before
+
+    def _take_back(self, connection: Connection, cursor: Cursor, shared: Block) -> int:
+        self._take(connection, cursor)
+        rewind(connection, shared.number)
+        values = {
+            "number": shared.number,
+            "hash": shared.hash,
+            "parent_hash": shared.parent_hash,
+            "timestamp": shared.timestamp,
+            "digest": queries.digest_at(connection, self.deployment, shared.number),
+            "checked": min(cursor.checked, shared.number),
+        }
+        if shared.number < cursor.final:
+            values |= {"final": shared.number, "final_hash": shared.hash}
+        connection.execute(update(schema.cursor).values(**values))
+        return cursor.number - shared.number
+
+    def _shared(self, stored: list[tuple[int, Hash32]]) -> Block | None:
+        """The highest of these blocks that is on the chain; the numbers descend."""
+        for number, block_hash in stored:
+            block = self.chain.block(number)
+            if block is not None and block.hash == block_hash:
+                return block
+        return None
+
+    def _latch(self, cursor: Cursor, stored: list[tuple[int, Hash32]]) -> NoReturn:
+        """Raises FinalityViolated, also after a restart, until `_clear`."""
+        number = cursor.final if cursor.final_hash is not None else stored[-1][0] if stored else cursor.number
+        there = self.chain.block(number)
+        found = {
+            "block": number,
+            "stored": cursor.final_hash or (stored[-1][1] if stored else cursor.hash),
+            "onChain": there.hash if there else None,
+            "since": int(self._clock()),
+        }
+        with writing(self.engine) as connection:
+            self._take(connection, cursor, violated=found)
+        raise FinalityViolated(f"block {number}, which was final, is not on the chain any more", **found)
+
+    def _clear(self, cursor: Cursor) -> None:
+        """Ends the latch if every stored block up to finality is on the chain. Raises FinalityViolated if not."""
+        known = {cursor.final: cursor.final_hash} if cursor.final_hash else {}
+        highest = cursor.final if cursor.final_hash else cursor.number
+        blocks = schema.blocks
+        with self.engine.connect() as connection:
+            query = select(blocks.c.number, blocks.c.hash).where(blocks.c.number <= highest)
+            known |= {row.number: row.hash for row in connection.execute(query)}
+        for number, header in self._fetcher.headers(list(known), missing_ok=True).items():
+            if header.hash == known[number]:
+                known.pop(number)
+        if known:
+            number = min(known)
+            raise FinalityViolated(f"{len(known)} stored blocks are not on the chain, the first is {number}")
+        with writing(self.engine) as connection:
+            self._take(connection, cursor, violated=None)
+
+    # --------------------------------------------------------------------------------------- second pass
+
+    def second_pass(self) -> bool:
+        """Reads one range of final blocks again and compares; True if there is more to read.
+
+        Where the two answers differ, the block's own receipts decide; if they are against the mirror, it goes back to
+        before that block.
+        """
+        with self.engine.connect() as connection:
+            cursor = queries.cursor(connection)
+            first = max(cursor.checked + 1, self.deployment.block)
+            if first > cursor.final or cursor.violated is not None:
+                return False
+            found = self._fetcher.range(first, cursor.final)
+            blocks = schema.blocks
+            between = (blocks.c.number >= first) & (blocks.c.number <= found.last.number) & (blocks.c.log_count > 0)
+            query = select(blocks.c.number, blocks.c.logs).where(between)
+            mine = {number: packing.unpack(logs) for number, logs in connection.execute(query)}
+        theirs = {block.number: logs for block, logs in found.blocks}
+        wrong = None
+        for number in sorted(n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n)):
+            again = self._fetcher.near(number, number)
+            if again is None or again.blocks[0][1] != mine.get(number, []):
+                wrong = number
+                break
+            self.counts["short"] += 1
+        if wrong is None:
+            with writing(self.engine) as connection:
+                self._take(connection, cursor, checked=found.last.number)
+            return found.last.number < cursor.final
+        self._repair(cursor, wrong)
+        return True
+
+    def _repair(self, cursor: Cursor, wrong: int) -> None:
+        """Goes back to before a block of which the mirror has other logs than the chain."""
+        shared = self._block(wrong - 1)
+        self._fetcher.forget()
+        with writing(self.engine) as connection:
+            self._take_back(connection, cursor, shared)
+            connection.execute(update(schema.cursor).values(differences=schema.cursor.c.differences + 1))
+        self.counts["differences"] += 1
 
 
 def step(engine: Engine, chain: Chain, deployment: Deployment, until: int | None = None) -> Progress:
-    """Applies up to BATCH blocks, none after `until`, after rewinding to the last shared one."""
-    head = chain.block("latest" if until is None else until)
-    if head is None:
-        raise NodeError(f"the node has no block {'latest' if until is None else until}")
-    rewound = _rewind_to_shared(engine, chain)
-    tip = _tip(engine)
-    first = tip.number + 1 if tip else deployment.block
-    if first > head.number:
-        return Progress(tip.number if tip else -1, head.number, 0, rewound)
-    blocks = chain.blocks(first, min(head.number, first + BATCH - 1))
-    names = deployment.names()
-    every = chain.logs(blocks, list(deployment.contracts.values()))
-    applied = 0
-    with writing(engine) as connection:
-        if queries.position(connection) != tip:
-            # Another writer was faster: what was read here no longer follows on the mirror's last block.
-            return Progress(tip.number if tip else -1, head.number, 0, rewound)
-        for block, found in zip(blocks, every, strict=True):
-            if tip is not None and block.parent_hash != tip.hash:
-                break  # the chain moved under us: the next step rewinds
-            _check(block, found, names)
-            apply_block(connection, block, [decode_log(log, names) for log in found])
-            tip = block
-            applied += 1
-    return Progress(tip.number if tip else -1, head.number, applied, rewound)
-
-
-def _check(block: Block, found: Sequence[Log], names: Mapping[Address, str]) -> None:
-    """What the node returned must be this block's logs of our contracts, in order."""
-    indices = [log.log_index for log in found]
-    foreign = any(log.block_hash != block.hash or log.address not in names for log in found)
-    if foreign or indices != sorted(set(indices)):
-        raise NodeError(f"the node returned logs that are not block {block.number}'s")
-
-
-def _tip(engine: Engine) -> Block | None:
-    with engine.connect() as connection:
-        return queries.position(connection)
-
-
-def _rewind_to_shared(engine: Engine, chain: Chain) -> int:
-    """Goes back to the last block that is still on the chain; returns how many blocks were undone."""
-    tip = _tip(engine)
-    if tip is None:
-        return 0
-    with engine.connect() as connection:
-        rows = connection.execute(select(schema.blocks).order_by(schema.blocks.c.number.desc()))
-        for row in rows:
-            block = chain.block(row.number)
-            if block is not None and block.hash == row.hash:
-                shared = row.number
-                break
-        else:
-            first = connection.execute(select(func.min(schema.blocks.c.number))).scalar_one()
-            raise ReorgTooDeep(f"block {first}, the mirror's first, is not on the chain; is it the same chain?")
-    if shared < tip.number:
-        with writing(engine) as connection:
-            schema.rewind(connection, shared)
-    return int(tip.number - shared)
+    """One step of a writer that comes and goes."""
+    writer = Writer(engine, chain, deployment)
+    try:
+        return writer.step(until)
+    finally:
+        writer.close()
 
 
 def catch_up(
@@ -128,35 +375,50 @@ def catch_up(
     tell: Callable[[Progress], None] = lambda _: None,
     until: int | None = None,
 ) -> Progress:
-    """Steps until the mirror stands at the chain's head, or at block `until`."""
-    while True:
-        progress = step(engine, chain, deployment, until)
-        tell(progress)
-        if progress.height >= progress.head:
-            return progress
-        if not progress.applied:
-            time.sleep(0.05)  # the node has a head and not yet its blocks
-
-
-def heartbeat(engine: Engine) -> None:
-    """Notes that the mirror stood at the head now: who serves by the mirror must know how old it may be."""
-    with writing(engine) as connection:
-        connection.execute(delete(schema.watch))
-        connection.execute(insert(schema.watch).values(id=1, checked_at=int(time.time())))
+    """Steps until the mirror stands at the chain's head, or at block `until`; another writer may do the steps."""
+    writer = Writer(engine, chain, deployment)
+    try:
+        while True:
+            try:
+                progress = writer.step(until)
+            except StandingBy:
+                progress = writer.others(until)
+                tell(progress)
+                if progress.height >= progress.head:
+                    return progress
+                time.sleep(0.02)
+                continue
+            tell(progress)
+            if progress.height >= progress.head and not progress.rewound:
+                return progress
+            if not progress.applied and not progress.rewound:
+                time.sleep(0.05)  # the node has a head and not yet its blocks
+    finally:
+        writer.close()
 
 
 class Follower:
-    """A thread that keeps the mirror at the head. `state` is `starting`, `following`, `node_down` or `stopped`."""
+    """A thread that keeps the mirror at the head.
 
-    def __init__(self, engine: Engine, chain: Chain, deployment: Deployment, interval: float = 0.1) -> None:
+    `state` is `starting`, `following`, `standing_by`, `node_down`, `violated` or `stopped`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chain: Chain,
+        deployment: Deployment,
+        interval: float = 0.1,
+        final_depth: int | None = None,
+    ) -> None:
         self._engine, self._chain, self._deployment, self._interval = engine, chain, deployment, interval
+        self.writer = Writer(engine, chain, deployment, final_depth=final_depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
         self.state = "starting"
         self.problem: SluiceError | None = None
         self.progress: Progress | None = None
         self.checked_at = 0.0  # time.time() of the last answer from the node
-        self._safe = self._final = -1  # heights
 
     def start(self) -> None:
         self._thread.start()
@@ -164,38 +426,32 @@ class Follower:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=30)
+        self.writer.close()
 
     def well(self) -> bool:
         """Following, alive, and answered by the node within the last ten seconds."""
         return self.state == "following" and self._thread.is_alive() and time.time() - self.checked_at < 10
 
-    def finality(self, height: int) -> str:
-        """`seen`, `safe` or `final`, as far as the node says."""
-        return "final" if height <= self._final else "safe" if height <= self._safe else "seen"
-
-    def _ask_finality(self) -> None:
-        safe, final = self._chain.block("safe"), self._chain.block("finalized")
-        self._safe, self._final = safe.number if safe else -1, final.number if final else -1
-
     def _run(self) -> None:
-        checked, beat = False, 0.0
+        checked = False
         while not self._stop.is_set():
             try:
                 if not checked:
                     self._deployment.check(self._chain)
                     checked = True
-                self.progress = step(self._engine, self._chain, self._deployment)
+                self.progress = self.writer.step()
                 self.state, self.problem, self.checked_at = "following", None, time.time()
                 if self.progress.height < self.progress.head:
                     continue
-                if self.progress.applied or self.progress.rewound:
-                    self._ask_finality()
-                if self.checked_at - beat >= 1:
-                    heartbeat(self._engine)
-                    beat = self.checked_at
+                while self.writer.second_pass() and not self._stop.is_set():
+                    pass
             except NodeDown as problem:
                 # Reads go on as of the last block. The node may come back as another: check again then.
                 self.state, self.problem, checked = "node_down", problem, False
+            except StandingBy as problem:
+                self.state, self.problem = "standing_by", problem
+            except FinalityViolated as problem:
+                self.state, self.problem = "violated", problem
             except SluiceError as problem:
                 # Named, kept and shown; tried again, never passed over.
                 self.state, self.problem = "stopped", problem

@@ -1,38 +1,86 @@
 """Reading the mirror: every answer is as of one block."""
 
-import hashlib
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine, Table, func, literal, select
 
+from ledger.chain.decode import decode_log
+from ledger.chain.deploy import Deployment
 from ledger.core.errors import NotFound
 from ledger.core.events import Block
-from ledger.core.hashing import canonical_json
 from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import AuthorizationTerms
-from ledger.mirror import schema
-from ledger.mirror.schema import holds
+from ledger.mirror import digest, packing, schema
+from ledger.mirror.schema import BASIS, holds
+from ledger.mirror.work import ASK, batches
 
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where the mirror stands. Heights are block numbers, -1 for none; times are seconds."""
+
+    nonce: int
+    number: int
+    hash: Hash32
+    parent_hash: Hash32
+    timestamp: int
+    digest: bytes
+    safe: int
+    final: int
+    final_hash: Hash32 | None
+    checked: int
+    differences: int
+    violated: dict[str, Any] | None
+    writer: str
+    seen_at: int
+    checked_at: int
+
+    @property
+    def empty(self) -> bool:
+        """Nothing has been applied yet."""
+        return self.hash == ZERO_HASH
+
+    def block(self) -> Block:
+        return Block(self.number, self.hash, self.parent_hash, self.timestamp)
+
+    def finality(self, number: int) -> str:
+        """`seen`, `safe` or `final`, as far as the node says."""
+        return "final" if number <= self.final else "safe" if number <= self.safe else "seen"
+
+
+_CURSOR = [schema.cursor.c[name] for name in Cursor.__dataclass_fields__]
+
+
+def cursor(connection: Connection) -> Cursor:
+    return Cursor(*connection.execute(select(*_CURSOR)).one())
+
+
 def position(connection: Connection) -> Block | None:
     """The last applied block."""
-    row = connection.execute(select(schema.blocks).order_by(schema.blocks.c.number.desc()).limit(1)).first()
-    return Block(row.number, row.hash, row.parent_hash, row.timestamp) if row else None
+    found = cursor(connection)
+    return None if found.empty else found.block()
 
 
 def has_block(connection: Connection, block_hash: Hash32) -> bool:
-    """True if the mirror has applied this very block."""
-    return (
-        connection.execute(select(schema.blocks.c.number).where(schema.blocks.c.hash == block_hash)).first() is not None
-    )
+    """True if the mirror has applied this very block. Of final blocks only those with logs are known."""
+    table = schema.blocks
+    return connection.execute(select(table.c.number).where(table.c.hash == block_hash)).first() is not None
 
 
 def checked_at(connection: Connection) -> int:
     """When the mirror last stood at the chain's head, seconds; 0 if never."""
-    return connection.execute(select(schema.watch.c.checked_at)).scalar() or 0
+    return connection.execute(select(schema.cursor.c.checked_at)).scalar() or 0
+
+
+def digest_at(connection: Connection, deployment: Deployment, number: int) -> bytes:
+    """The digest of all that was applied up to a block."""
+    table = schema.blocks
+    query = select(table.c.digest).where(table.c.number <= number).order_by(table.c.number.desc()).limit(1)
+    return connection.execute(query).scalar() or digest.start(deployment)
 
 
 def rows(
@@ -60,7 +108,7 @@ def one(connection: Connection, table: Table, what: str, **keys: Any) -> Row:
     where = [table.c[name] == value for name, value in keys.items()]
     row = connection.execute(select(table).where(*where, holds(table))).mappings().first()
     if row is None:
-        raise NotFound(f"there is no {what} {', '.join(keys.values())}")
+        raise NotFound(f"there is no {what} {', '.join(str(k) for k in keys.values())}")
     return _plain(row)
 
 
@@ -74,7 +122,49 @@ def status_of(row: Row, now: int) -> str:
 
 
 def authorization(connection: Connection, authorization_id: Hash32) -> Row:
-    return one(connection, schema.authorizations, "authorization", authorization=authorization_id)
+    """An authorization with the head that is settled."""
+    row = one(connection, schema.authorizations, "authorization", authorization=authorization_id)
+    return with_heads(connection, [row])[0]
+
+
+def authorizations(connection: Connection, **filters: Any) -> list[Row]:
+    """As `rows`, each with its settled head."""
+    found = rows(connection, schema.authorizations, **filters)
+    return with_heads(connection, found, filters.get("at_block"))
+
+
+def with_heads(connection: Connection, found: list[Row], at_block: int | None = None) -> list[Row]:
+    """The rows of authorizations with what their last settlement says: head, due and paid."""
+    table = schema.settlements
+    heads: dict[str, Any] = {}
+    for some in batches([row["authorization"] for row in found], ASK):
+        last = func.row_number().over(
+            partition_by=table.c.authorization, order_by=(table.c.block_number.desc(), table.c.log_index.desc())
+        )
+        query = select(table, last.label("last")).where(table.c.authorization.in_(some))
+        if at_block is not None:
+            query = query.where(table.c.block_number <= at_block)
+        latest = query.subquery()
+        for head in connection.execute(select(latest).where(latest.c.last == 1)).mappings():
+            heads[head["authorization"]] = head
+    return [_with_head(row, heads.get(row["authorization"])) for row in found]
+
+
+def _with_head(row: Row, head: Any) -> Row:
+    escrowed = row["ledger"] == "UsageLedger"
+    paid = (head["paid"] if head else 0) if escrowed else row["recorded"]
+    return row | {
+        "size": str(head["size"]) if head else "0",
+        "units": [str(head[f"units{n}"]) for n in range(4)] if head else ["0"] * 4,
+        "credits": head["credits"] if head else 0,
+        "as_of": head["as_of"] if head else 0,
+        "root": head["root"] if head else ZERO_HASH,
+        "basis": BASIS[head["basis"]] if head else BASIS[0],
+        "due": head["due"] if head else 0,
+        "paid": paid,
+        # What a thaw would release shrinks as the reservation is used.
+        "thawing": min(row["thaw"], row["reserved"] - paid) if escrowed else 0,
+    }
 
 
 def approved_until(connection: Connection, authorization_id: Hash32) -> int | None:
@@ -104,10 +194,27 @@ def split(connection: Connection, split_id: Hash32) -> Split:
 
 
 def settlements(connection: Connection, authorization_id: Hash32) -> list[Row]:
-    """Settled heads, oldest first."""
+    """Settled heads, oldest first; a head that is only paid later is no new one."""
     table = schema.settlements
     query = select(table).where(table.c.authorization == authorization_id)
-    return [dict(r) for r in connection.execute(query.order_by(table.c.block_number, table.c.log_index)).mappings()]
+    found, size = [], None
+    for row in connection.execute(query.order_by(table.c.block_number, table.c.log_index)).mappings():
+        if row["kind"] == schema.ARREARS or row["size"] == (size or 0):
+            continue
+        size = row["size"]
+        head = {
+            "authorizationId": authorization_id,
+            "size": str(row["size"]),
+            "units": [str(row[f"units{n}"]) for n in range(4)],
+            "credits": str(row["credits"]),
+            "asOf": row["as_of"],
+            "root": row["root"],
+        }
+        names = ("authorization", "due", "paid", "provider_signer", "consumer_signer")
+        place = ("block_number", "log_index", "transaction_hash")
+        more = {"head": head, "basis": BASIS[row["basis"]], "arrears": max(0, row["due"] - row["paid"])}
+        found.append({n: row[n] for n in (*names, *place)} | more)
+    return found
 
 
 def payments(connection: Connection, authorization_id: Hash32) -> list[Row]:
@@ -131,10 +238,52 @@ def shares(connection: Connection, split_id: Hash32, token: Address) -> dict[str
 
 def events(connection: Connection, authorization_id: Hash32) -> list[Row]:
     """Raw and decoded logs that name this authorization, oldest first."""
-    query = select(schema.logs, schema.blocks.c.hash.label("block_hash"), schema.blocks.c.timestamp).join(schema.blocks)
-    query = query.where(schema.logs.c.args["authorizationId"].as_string() == authorization_id)
-    ordered = query.order_by(schema.logs.c.block_number, schema.logs.c.log_index)
-    return [dict(r) for r in connection.execute(ordered).mappings()]
+    table, heads = schema.events, schema.settlements
+    places: set[tuple[int, int]] = set()
+    named = select(table.c.block_number, table.c.log_index).where(table.c.authorization == authorization_id)
+    settled = select(heads.c.block_number, heads.c.log_index).where(heads.c.authorization == authorization_id)
+    for query in (named, settled):
+        places |= {(number, index) for number, index in connection.execute(query)}
+    return _decoded(connection, places)
+
+
+def transaction_events(connection: Connection, transaction: Hash32, block: int) -> list[Row]:
+    """What a transaction in this block did, as decoded events."""
+    places = set()
+    for table in (schema.events, schema.settlements):
+        where = (table.c.block_number == block) & (table.c.transaction_hash == transaction)
+        places |= {(block, index) for (index,) in connection.execute(select(table.c.log_index).where(where))}
+    return _decoded(connection, places)
+
+
+def _decoded(connection: Connection, places: set[tuple[int, int]]) -> list[Row]:
+    """The logs at these places (block, index), in order."""
+    document = connection.execute(select(schema.deployment.c.document)).scalar_one()
+    names = {address: name for name, address in document["contracts"].items()}
+    blocks, found = schema.blocks, []
+    for some in batches(sorted({number for number, _ in places}), ASK):
+        query = select(blocks).where(blocks.c.number.in_(some)).order_by(blocks.c.number)
+        for block in connection.execute(query).mappings():
+            for log in packing.unpack(block["logs"]):
+                if (block["number"], log.log_index) not in places:
+                    continue
+                event = decode_log(log, names)
+                found.append(
+                    {
+                        "block_number": block["number"],
+                        "block_hash": block["hash"],
+                        "timestamp": block["timestamp"],
+                        "log_index": log.log_index,
+                        "transaction_hash": event.transaction,
+                        "address": event.address,
+                        "topics": ["0x" + topic.hex() for topic in log.topics],
+                        "data": "0x" + log.data.hex(),
+                        "contract": event.contract,
+                        "event": event.name,
+                        "args": event.args,
+                    }
+                )
+    return found
 
 
 def transactions(connection: Connection, before: int | None, limit: int) -> list[Row]:
@@ -144,23 +293,28 @@ def transactions(connection: Connection, before: int | None, limit: int) -> list
         before: only blocks below this one; None for the newest.
         limit: blocks, not transactions.
     """
-    table = schema.logs
-    numbers = select(table.c.block_number).distinct().order_by(table.c.block_number.desc()).limit(limit)
+    blocks, events, heads = schema.blocks, schema.events, schema.settlements
+    numbers = select(blocks.c.number).where(blocks.c.log_count > 0).order_by(blocks.c.number.desc()).limit(limit)
     if before is not None:
-        numbers = numbers.where(table.c.block_number < before)
+        numbers = numbers.where(blocks.c.number < before)
     found = [n for (n,) in connection.execute(numbers)]
-    query = select(table).where(table.c.block_number.in_(found))
+    place = ("block_number", "log_index", "transaction_hash")
+    settled = (
+        select(*(heads.c[n] for n in place), schema.authorizations.c.ledger, literal("Settled"))
+        .join(schema.authorizations, schema.authorizations.c.authorization == heads.c.authorization)
+        .where(schema.holds(schema.authorizations), heads.c.kind == schema.SETTLED)
+    )
+    others = select(*(events.c[n] for n in place), events.c.contract, events.c.event)
+    rows = [
+        tuple(row)
+        for query, table in ((settled, heads), (others, events))
+        for row in connection.execute(query.where(table.c.block_number.in_(found)))
+    ]
     done: dict[str, Row] = {}
-    for row in connection.execute(query.order_by(table.c.block_number.desc(), table.c.log_index)).mappings():
-        one = {"transaction": row["transaction_hash"], "block": row["block_number"], "events": []}
-        done.setdefault(row["transaction_hash"], one)["events"].append(f"{row['contract']}.{row['event']}")
+    for number, _, transaction, contract, event in sorted(rows, key=lambda r: (-r[0], r[1])):
+        one = {"transaction": transaction, "block": number, "events": []}
+        done.setdefault(transaction, one)["events"].append(f"{contract}.{event}")
     return list(done.values())
-
-
-def transaction_events(connection: Connection, transaction: Hash32) -> list[Row]:
-    """What a transaction did, as decoded events."""
-    query = select(schema.logs).where(schema.logs.c.transaction_hash == transaction).order_by(schema.logs.c.log_index)
-    return [dict(r) for r in connection.execute(query).mappings()]
 
 
 def end_note(engine: Engine, authorization_id: str) -> str:
@@ -174,19 +328,10 @@ def end_note(engine: Engine, authorization_id: str) -> str:
 
 
 def contents_digest(engine: Engine) -> tuple[str, int]:
-    """(SHA-256, height): over every row of every table in a fixed order, equal for equal contents."""
-    digest = hashlib.sha256()
+    """(digest, height): of all that was applied, see `mirror.digest`; equal for equal contents."""
     with engine.connect() as connection:
-        tip = position(connection)
-        for table in (schema.blocks, schema.logs, *schema.STATE, *schema.FACTS):
-            columns = [column for column in table.c if column.name != "row"]
-            ordered = [c for c in columns if c.name in {*table.info.get("keys", ()), "since"}] or list(
-                table.primary_key
-            )
-            digest.update(table.name.encode())
-            for row in connection.execute(select(*columns).order_by(*ordered)):
-                digest.update(canonical_json([str(v) if isinstance(v, int) else v for v in row]))
-    return digest.hexdigest(), tip.number if tip else -1
+        found = cursor(connection)
+    return found.digest.hex(), -1 if found.empty else found.number
 
 
 def _plain(row: Any) -> Row:

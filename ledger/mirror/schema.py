@@ -1,8 +1,9 @@
-"""The mirror's tables, and the two ways a row is written.
+"""The mirror's tables: the same on SQLite and PostgreSQL.
 
 A *state* row holds from block `since` to block `until` (exclusive; NULL while it holds): history, `at_block` reads and
-rewinding are one mechanism. A *fact* row happened in one block and never changes. Both are written by `mirror.apply`
-only, from decoded events only.
+rewinding are one mechanism. A *fact* row happened in one block and never changes. Both are written by `mirror.work`
+only, from decoded events only. What can be derived is not stored: an authorization's head is its last settlement, and
+the bytes of a log are in its block.
 """
 
 from typing import Any
@@ -11,22 +12,18 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
-    Connection,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
-    delete,
-    insert,
-    select,
-    update,
+    text,
 )
 
-from ledger.core.database import Amount
-
-SCHEMA_VERSION = 2
+from ledger.core.database import Amount, Hex
 
 metadata = MetaData()
 
@@ -37,78 +34,109 @@ deployment = Table(
     Column("document", JSON, nullable=False),
 )
 
-watch = Table(
-    "watch",
+cursor = Table(
+    "cursor",  # where the mirror stands: one row, written in the transaction that writes the blocks
     metadata,
     Column("id", Integer, primary_key=True),  # always 1
-    Column("checked_at", BigInteger, nullable=False),  # seconds, this machine's clock: the mirror stood at the head
+    Column("nonce", BigInteger, nullable=False),  # one more with every write: a writer that missed one has lost
+    Column("number", BigInteger, nullable=False),  # the last block applied; it may have no log of ours
+    Column("hash", Hex, nullable=False),
+    Column("parent_hash", Hex, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # of all that was applied so far: mirror.digest
+    Column("safe", BigInteger, nullable=False),  # height, -1: the node does not say
+    Column("final", BigInteger, nullable=False),  # height: never rewound below; -1: nothing yet
+    Column("final_hash", Hex),
+    Column("checked", BigInteger, nullable=False),  # height up to which the second pass has read again
+    Column("differences", BigInteger, nullable=False),  # blocks in which the second pass found other logs
+    Column("violated", JSON),  # finality was violated: what was found; NULL: it was not
+    Column("writer", String, nullable=False),  # who writes
+    Column("seen_at", BigInteger, nullable=False),  # seconds, the writer's clock: it was alive
+    Column("checked_at", BigInteger, nullable=False),  # seconds, the writer's clock: it stood at the chain's head
 )
 
 blocks = Table(
-    "blocks",
+    "blocks",  # every block with a log of ours; of the others, those that are not final
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("hash", String(66), nullable=False, unique=True),
-    Column("parent_hash", String(66), nullable=False),
+    Column("hash", Hex, nullable=False, unique=True),
     Column("timestamp", BigInteger, nullable=False),
+    Column("log_count", Integer, nullable=False),
+    Column("logs", LargeBinary, nullable=False),  # as they were: mirror.packing
+    Column("digest", LargeBinary, nullable=False),  # after this block
 )
 
-logs = Table(
-    "logs",
+events = Table(
+    "events",  # every log but settlements, which have a table of their own
     metadata,
-    Column("block_number", BigInteger, ForeignKey("blocks.number", ondelete="CASCADE"), primary_key=True),
-    Column("log_index", Integer, primary_key=True),
-    Column("transaction_hash", String(66), nullable=False, index=True),
-    Column("address", String(42), nullable=False),
-    Column("topics", JSON, nullable=False),
-    Column("data", String, nullable=False),
+    Column(
+        "block_number",
+        BigInteger,
+        ForeignKey("blocks.number", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("log_index", Integer, primary_key=True, autoincrement=False),
+    Column("transaction_hash", Hex, nullable=False),
     Column("contract", String, nullable=False),
     Column("event", String, nullable=False),
-    Column("args", JSON, nullable=False),
+    Column("authorization", Hex),  # the one it is about
 )
+Index("events_by_authorization", events.c.authorization, events.c.block_number)
 
 
-def _state(name: str, keys: list[str], *columns: Column[Any]) -> Table:
+def _state(name: str, keys: list[Column[Any]], *columns: Column[Any]) -> Table:
+    for key in keys:
+        key.primary_key, key.nullable = True, False
     table = Table(
         name,
         metadata,
-        Column("row", Integer, primary_key=True),
-        *(Column(key, String, nullable=False) for key in keys),
-        *columns,
-        Column("since", BigInteger, nullable=False),
+        *keys,
+        Column("since", BigInteger, primary_key=True, autoincrement=False),
         Column("until", BigInteger),
-        info={"keys": keys},
+        *columns,
+        info={"keys": [key.name for key in keys]},
     )
-    Index(f"{name}_by_key", *(table.c[key] for key in keys), table.c.until)
+    now = text("until IS NULL")
+    Index(f"{name}_now", *keys, unique=True, sqlite_where=now, postgresql_where=now)
     Index(f"{name}_by_since", table.c.since)
     return table
 
 
+def _now(table: Table, *columns: str) -> None:
+    """An index over the rows that hold."""
+    now = text("until IS NULL")
+    name = f"{table.name}_by_{columns[0]}"
+    Index(name, *(table.c[c] for c in columns), sqlite_where=now, postgresql_where=now)
+
+
 def _fact(name: str, *columns: Column[Any]) -> Table:
+    # Kept in the order of the chain: reading by key needs no second index, and adding goes to the end.
     return Table(
         name,
         metadata,
-        Column("block_number", BigInteger, primary_key=True),
-        Column("log_index", Integer, primary_key=True),
-        Column("transaction_hash", String(66), nullable=False),
+        Column("block_number", BigInteger, primary_key=True, autoincrement=False),
+        Column("log_index", Integer, primary_key=True, autoincrement=False),
+        Column("transaction_hash", Hex, nullable=False),
         *columns,
+        sqlite_with_rowid=False,
     )
 
 
 spaces = _state(
     "spaces",
-    ["space"],
-    Column("operator", String, nullable=False),
-    Column("proposed_operator", String),
-    Column("policy_digest", String, nullable=False),
-    Column("code_lists", String, nullable=False),
+    [Column("space", Hex)],
+    Column("operator", Hex, nullable=False),
+    Column("proposed_operator", Hex),
+    Column("policy_digest", Hex, nullable=False),
+    Column("code_lists", Hex, nullable=False),
     Column("approvers", JSON, nullable=False),  # [{approver, approvalType}]
 )
 
 credentials = _state(
     "credentials",
-    ["space", "wallet", "credential_type"],
-    Column("digest", String, nullable=False),
+    [Column("space", Hex), Column("wallet", Hex), Column("credential_type", Integer)],
+    Column("digest", Hex, nullable=False),
     Column("valid_until", BigInteger, nullable=False),  # seconds, inclusive
     Column("revoked", Integer, nullable=False),
     Column("reason", Integer, nullable=False),
@@ -116,7 +144,7 @@ credentials = _state(
 
 session_keys = _state(
     "session_keys",
-    ["wallet", "key"],
+    [Column("wallet", Hex), Column("key", Hex)],
     Column("registered_at", BigInteger, nullable=False),  # seconds
     Column("expiry", BigInteger, nullable=False),
     Column("revoked_at", BigInteger, nullable=False),  # seconds, 0: not revoked
@@ -125,52 +153,59 @@ session_keys = _state(
 
 participants = _state(
     "participants",
-    ["space", "wallet"],
+    [Column("space", Hex), Column("wallet", Hex)],
     Column("roles", BigInteger, nullable=False),
     Column("suspended", Integer, nullable=False),
     Column("reason", Integer, nullable=False),
-    Column("digest", String, nullable=False),
+    Column("digest", Hex, nullable=False),
 )
 
 products = _state(
     "products",
-    ["product"],
-    Column("space", String, nullable=False, index=True),
-    Column("provider", String, nullable=False, index=True),
-    Column("metadata", String, nullable=False),
+    [Column("product", Hex)],
+    Column("space", Hex, nullable=False),
+    Column("provider", Hex, nullable=False),
+    Column("metadata", Hex, nullable=False),
     Column("approvers", JSON, nullable=False),  # [{approver, approvalType}]
 )
+_now(products, "space", "product")
+_now(products, "provider", "product")
 
 price_ceilings = _state(
     "price_ceilings",
-    ["product", "token"],
+    [Column("product", Hex), Column("token", Hex)],
     Column("ceilings", JSON, nullable=False),  # token units per million units, per meter, 0: none
 )
 
 versions = _state(
     "versions",
-    ["version"],
-    Column("product", String, nullable=False, index=True),
+    [Column("version", Hex)],
+    Column("product", Hex, nullable=False),
     Column("digests", JSON, nullable=False),
-    Column("metadata", String, nullable=False),
-    Column("policy_hash", String, nullable=False),
+    Column("metadata", Hex, nullable=False),
+    Column("policy_hash", Hex, nullable=False),
     Column("parents", JSON, nullable=False),
     Column("status", String, nullable=False),  # LISTED, RETIRED, RECALLED
     Column("reason", Integer, nullable=False),
     Column("published", BigInteger, nullable=False),  # block
 )
+_now(versions, "product", "version")
 
-rate_cards = _state("rate_cards", ["rate_card"], Column("encoded", String, nullable=False))
-splits = _state("splits", ["split"], Column("encoded", String, nullable=False))
+rate_cards = _state("rate_cards", [Column("rate_card", Hex)], Column("encoded", Hex, nullable=False))
+splits = _state("splits", [Column("split", Hex)], Column("encoded", Hex, nullable=False))
 
 authorizations = _state(
-    "authorizations",
-    ["authorization"],
+    "authorizations",  # what settlements do not change
+    [Column("authorization", Hex)],
     Column("ledger", String, nullable=False),  # UsageLedger, InvoiceLedger
-    Column("space", String, nullable=False),
-    Column("product", String, nullable=False, index=True),
-    Column("provider", String, nullable=False, index=True),
-    Column("consumer", String, nullable=False, index=True),
+    Column("space", Hex, nullable=False),
+    Column("product", Hex, nullable=False),
+    Column("provider", Hex, nullable=False),
+    Column("consumer", Hex, nullable=False),
+    Column("token", Hex, nullable=False),
+    Column("split", Hex, nullable=False),
+    Column("purposes", Amount, nullable=False),  # bits
+    Column("modalities", Amount, nullable=False),  # bits
     Column("terms", JSON, nullable=False),
     Column("opened", BigInteger, nullable=False),  # block
     Column("status", String, nullable=False),  # OPEN, CLOSED; ENDED follows from the time
@@ -178,29 +213,29 @@ authorizations = _state(
     Column("ended_how", String, nullable=False),  # "", revoked, closed, ended by its parent, closed together
     Column("ended_block", BigInteger),
     Column("reason", Integer, nullable=False),
-    Column("size", String, nullable=False),  # the settled head
-    Column("units", JSON, nullable=False),
-    Column("credits", Amount, nullable=False),
-    Column("as_of", BigInteger, nullable=False),
-    Column("root", String, nullable=False),
-    Column("basis", String, nullable=False),  # who vouched for the settled head: Basis of the contract
-    Column("due", Amount, nullable=False),
-    Column("paid", Amount, nullable=False),
-    Column("reserved", Amount, nullable=False),
-    Column("thawing", Amount, nullable=False),
+    Column("reserved", Amount, nullable=False),  # escrowed: set aside, paid part included
+    Column("thaw", Amount, nullable=False),  # asked to be thawed; what is paid meanwhile comes off
     Column("thaw_end", BigInteger, nullable=False),
     Column("refunded", Amount, nullable=False),
+    Column("recorded", Amount, nullable=False),  # invoiced: bank payments recorded, less those reversed
     Column("claimed", Amount, nullable=False),
 )
+for _column in ("space", "product", "provider", "consumer"):
+    _now(authorizations, _column, "authorization")
+_now(authorizations, "ended_at", "authorization")
 
-accounts = _state("accounts", ["owner", "token"], Column("free", Amount, nullable=False))
-accruals = _state("accruals", ["split", "token"], Column("accrued", Amount, nullable=False))
-shares = _state("shares", ["split", "token", "payee"], Column("sent", Amount, nullable=False))
+accounts = _state("accounts", [Column("owner", Hex), Column("token", Hex)], Column("free", Amount, nullable=False))
+accruals = _state("accruals", [Column("split", Hex), Column("token", Hex)], Column("accrued", Amount, nullable=False))
+shares = _state(
+    "shares",
+    [Column("split", Hex), Column("token", Hex), Column("payee", Hex)],
+    Column("sent", Amount, nullable=False),
+)
 
 pools = _state(
     "pools",
-    ["pool"],
-    Column("sponsor", String, nullable=False),
+    [Column("pool", Hex)],
+    Column("sponsor", Hex, nullable=False),
     Column("rule", JSON, nullable=False),
     Column("products", JSON, nullable=False),
     Column("splits", JSON, nullable=False),
@@ -209,10 +244,10 @@ pools = _state(
 
 subsidies = _state(
     "subsidies",
-    ["pool", "authorization"],
+    [Column("pool", Hex), Column("authorization", Hex)],
     Column("status", String, nullable=False),  # objected, paid
-    Column("consumer", String, nullable=False),
-    Column("credential", String, nullable=False),
+    Column("consumer", Hex),
+    Column("credential", Hex),
     Column("base", Amount, nullable=False),
     Column("amount", Amount, nullable=False),
     Column("reason", Integer, nullable=False),
@@ -220,53 +255,73 @@ subsidies = _state(
 
 offers = _state(
     "offers",
-    ["provider", "offer"],  # the offer's digest
+    [Column("provider", Hex), Column("offer", Hex)],  # the offer's digest
     Column("accepted", BigInteger, nullable=False),
     Column("cancelled", Integer, nullable=False),
 )
 
-cancelled_terms = _state("cancelled_terms", ["authorization"], Column("by", String, nullable=False))
+cancelled_terms = _state("cancelled_terms", [Column("authorization", Hex)], Column("by", Hex, nullable=False))
+
+SETTLED, ARREARS, CLOSED = 0, 1, 2
+BASIS = ("NONE", "CONSUMER", "AGENT", "AGENT_CAPPED", "CEILING")  # who vouched for a head
 
 settlements = _fact(
-    "settlements",
-    Column("authorization", String, nullable=False, index=True),
-    Column("head", JSON, nullable=False),
+    "settlements",  # every change of an authorization's head, of what is due for it, or of what escrow paid for it
+    Column("authorization", Hex, nullable=False),
+    Column("kind", SmallInteger, nullable=False),  # SETTLED, ARREARS paid by a top-up, CLOSED together
+    Column("size", Amount, nullable=False),  # leaves
+    Column("units0", Amount, nullable=False),
+    Column("units1", Amount, nullable=False),
+    Column("units2", Amount, nullable=False),
+    Column("units3", Amount, nullable=False),
+    Column("credits", Amount, nullable=False),
+    Column("as_of", BigInteger, nullable=False),  # seconds
+    Column("root", Hex, nullable=False),
     Column("due", Amount, nullable=False),
     Column("paid", Amount, nullable=False),
-    Column("arrears", Amount, nullable=False),
-    Column("provider_signer", String, nullable=False),  # zero: the provider was the caller
-    Column("consumer_signer", String, nullable=False),
-    Column("basis", String, nullable=False),
+    Column("provider_signer", Hex, nullable=False),  # zero: the provider was the caller
+    Column("consumer_signer", Hex, nullable=False),
+    Column("basis", SmallInteger, nullable=False),  # Basis of the contract: who vouched for the head
+)
+Index("settlements_by_authorization", settlements.c.authorization, settlements.c.block_number, settlements.c.log_index)
+
+share_payments = _fact(
+    "share_payments",
+    Column("split", Hex, nullable=False),
+    Column("token", Hex, nullable=False),
+    Column("payee", Hex, nullable=False, index=True),
+    Column("amount", Amount, nullable=False),
 )
 
 approvals = _fact(
     "approvals",
-    Column("authorization", String, nullable=False, index=True),
-    Column("approver", String, nullable=False, index=True),
+    Column("authorization", Hex, nullable=False, index=True),
+    Column("approver", Hex, nullable=False, index=True),
     Column("approval_type", Integer, nullable=False),
-    Column("document_hash", String, nullable=False),
+    Column("document_hash", Hex, nullable=False),
     Column("valid_until", BigInteger, nullable=False),  # seconds, inclusive
 )
 
 evidence = _fact(
     "evidence",
-    Column("authorization", String, nullable=False, index=True),
+    Column("authorization", Hex, nullable=False, index=True),
     Column("fact", String, nullable=False),  # Fact of the contract
-    Column("against", String, nullable=False),  # zero: nobody
-    Column("index", String, nullable=False),
-    Column("evidence", String, nullable=False),
+    Column("against", Hex, nullable=False),  # zero: nobody
+    Column("index", Amount, nullable=False),
+    Column("evidence", Hex, nullable=False),
 )
 
 payments = _fact(
     "payments",
-    Column("authorization", String, nullable=False, index=True),
+    Column("authorization", Hex, nullable=False, index=True),
     Column("kind", String, nullable=False),  # recorded, reversed, claimed
-    Column("reference_hash", String, nullable=False),
+    Column("reference_hash", Hex, nullable=False),
     Column("amount", Amount, nullable=False),
+    Column("total", Amount, nullable=False),  # recorded or claimed in all, after this
 )
 
 STATE = tuple(table for table in metadata.sorted_tables if "since" in table.c)
-FACTS = (settlements, payments, approvals, evidence)
+FACTS = (settlements, payments, approvals, evidence, share_payments)
 
 
 def holds(table: Table, at_block: int | None = None) -> Any:
@@ -274,30 +329,3 @@ def holds(table: Table, at_block: int | None = None) -> Any:
     if at_block is None:
         return table.c.until.is_(None)
     return (table.c.since <= at_block) & (table.c.until.is_(None) | (table.c.until > at_block))
-
-
-def current(connection: Connection, table: Table, **keys: str) -> dict[str, Any] | None:
-    """The row that holds now, without its bookkeeping columns."""
-    where = [table.c[name] == value for name, value in keys.items()]
-    row = connection.execute(select(table).where(*where, holds(table))).mappings().first()
-    return None if row is None else {k: v for k, v in row.items() if k not in ("row", "since", "until")}
-
-
-def put(connection: Connection, table: Table, block: int, row: dict[str, Any]) -> None:
-    """Makes `row` hold from `block` on; replaces what held until now."""
-    where = [table.c[key] == row[key] for key in table.info["keys"]]
-    # Twice in one block: the first of the two never held at a block's end.
-    connection.execute(delete(table).where(*where, table.c.since == block))
-    connection.execute(update(table).where(*where, holds(table)).values(until=block))
-    connection.execute(insert(table).values(since=block, **row))
-
-
-def rewind(connection: Connection, to_block: int) -> None:
-    """Undoes every block after `to_block`."""
-    for table in STATE:
-        connection.execute(delete(table).where(table.c.since > to_block))
-        connection.execute(update(table).where(table.c.until > to_block).values(until=None))
-    for table in FACTS:
-        connection.execute(delete(table).where(table.c.block_number > to_block))
-    connection.execute(delete(logs).where(logs.c.block_number > to_block))
-    connection.execute(delete(blocks).where(blocks.c.number > to_block))

@@ -19,7 +19,7 @@ from ledger.chain.client import Chain, NodeDown
 from ledger.cli.processes import Processes, anvil_binary
 from ledger.core.loopback import HOST, listen
 from ledger.mirror import queries
-from ledger.mirror.follow import Follower, catch_up, open_mirror
+from ledger.mirror.follow import catch_up, open_mirror
 from tests.exchange import exchange, served
 from tests.world import DAY, World
 
@@ -113,8 +113,9 @@ def test_the_exchange_at_zero_gas_price_without_finality_tags(tmp_path: Path) ->
             assert int(world.chain.rpc("eth_getBalance", world.consumer.address, "latest"), 16) == 0
             whole_exchange(world, tmp_path)
             mirror = open_mirror(tmp_path / "finality.db", world.deployment)
-            follower = Follower(mirror, world.chain, world.deployment, interval=0.02)
-            assert follower.finality(0) == "seen"
+            catch_up(mirror, world.chain, world.deployment)
+            with mirror.connect() as connection:
+                assert queries.cursor(connection).finality(world.deployment.block) == "seen"
             mirror.dispose()
 
 

@@ -205,9 +205,12 @@ def test_nothing_settles_after_the_window(world: World) -> None:
 
 def events(world: World, receipt: Receipt) -> list[Any]:
     from ledger.chain.decode import decode_log
+    from ledger.chain.fetch import Fetcher
+    from ledger.mirror.store import followed
 
-    block = world.chain.blocks(receipt.block, receipt.block)
-    (logs,) = world.chain.logs(block, list(world.deployment.contracts.values()))
+    fetched = Fetcher(world.chain, list(followed(world.deployment))).near(receipt.block, receipt.block)
+    assert fetched is not None
+    ((_, logs),) = fetched.blocks
     return [decode_log(log, world.deployment.names()) for log in logs]
 
 

@@ -159,7 +159,7 @@ def test_nothing_is_served_by_a_mirror_that_stands_still(running: Exchange) -> N
     consumer = running.consumer(running.open())
     use(consumer, running)
     with writing(running.mirror) as connection:
-        connection.execute(mirror_schema.watch.update().values(checked_at=1))
+        connection.execute(mirror_schema.cursor.update().values(checked_at=1))
     with pytest.raises(GatewayProblem, match="last stood at the chain's head"):
         use(consumer, running)
     assert running.http.get(f"{running.url}/health").status_code == 503

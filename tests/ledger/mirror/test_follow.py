@@ -1,6 +1,8 @@
 """The mirror: follows, rewinds, rebuilds to the same contents, and never passes over what it cannot read."""
 
+import json
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +11,25 @@ from sqlalchemy import Engine, select
 
 from ledger.chain.client import Chain, NodeDown, NodeError, WrongChain
 from ledger.chain.decode import UndecodableLog
-from ledger.core.database import open_database
+from ledger.core.database import Target, writing
 from ledger.core.errors import DatabaseCorrupt
-from ledger.core.events import Log
-from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
+from ledger.core.ids import ZERO_HASH, Address, raw
 from ledger.core.terms import AuthorizationTerms, Quad, UsageHead
 from ledger.mirror import queries, schema
-from ledger.mirror.apply import BASIS
-from ledger.mirror.follow import DeploymentDiffers, Follower, catch_up, open_mirror, step
+from ledger.mirror.follow import Follower, catch_up, open_mirror, step
+from ledger.mirror.schema import BASIS
+from ledger.mirror.store import DeploymentDiffers, SchemaOutdated
 from tests.world import DAY, World, digest
 
 UNITS: Quad = (60, 1440, 0, 0)
 
 
 @pytest.fixture
-def mirror(world: World, tmp_path: Path) -> Engine:
-    engine = open_mirror(tmp_path / "mirror.db", world.deployment)
+def mirror(world: World, database: Target) -> Iterator[Engine]:
+    engine = open_mirror(database, world.deployment)
     catch_up(engine, world.chain, world.deployment)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def follow(mirror: Engine, world: World) -> None:
@@ -36,6 +39,7 @@ def follow(mirror: Engine, world: World) -> None:
 def rebuilt(world: World, path: Path) -> str:
     engine = open_mirror(path, world.deployment)
     catch_up(engine, world.chain, world.deployment)
+    engine.dispose()
     return queries.contents_digest(engine)[0]
 
 
@@ -102,9 +106,11 @@ def test_a_rebuild_has_the_same_contents(mirror: Engine, world: World, tmp_path:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6])
-def test_a_reorg_rewinds_to_the_last_shared_block(own_world: World, tmp_path: Path, depth: int) -> None:
+def test_a_reorg_rewinds_to_the_last_shared_block(
+    own_world: World, database: Target, tmp_path: Path, depth: int
+) -> None:
     world = own_world
-    mirror = open_mirror(tmp_path / "mirror.db", world.deployment)
+    mirror = open_mirror(database, world.deployment)
     terms = world.open(5_000_000)
     follow(mirror, world)
     before = row(mirror, world, terms)
@@ -122,6 +128,7 @@ def test_a_reorg_rewinds_to_the_last_shared_block(own_world: World, tmp_path: Pa
         assert row(mirror, world, terms) == before
     same_as_chain(mirror, world, terms)
     assert rebuilt(world, tmp_path / "again.db") == queries.contents_digest(mirror)[0]
+    mirror.dispose()
 
 
 def test_a_rollback_to_a_shorter_chain_is_followed_too(mirror: Engine, world: World, tmp_path: Path) -> None:
@@ -145,7 +152,7 @@ def test_history_is_kept_by_block(mirror: Engine, world: World) -> None:
 
     def size_at(block: int | None) -> list[str]:
         with mirror.connect() as connection:
-            found = queries.rows(connection, schema.authorizations, at_block=block, authorization=world.id(terms))
+            found = queries.authorizations(connection, at_block=block, authorization=world.id(terms))
         return [r["size"] for r in found]
 
     assert size_at(None) == size_at(second.block) == ["60"]
@@ -159,21 +166,26 @@ def test_two_changes_in_one_block_leave_one_row(mirror: Engine, world: World) ->
     receipt = world.send(world.stranger, "settle.many", settlements=rows)
     follow(mirror, world)
     with mirror.connect() as connection:
-        table = schema.authorizations
-        found = connection.execute(select(table.c.size, table.c.since).where(table.c.since == receipt.block)).all()
-    assert [tuple(r) for r in found] == [("3", receipt.block)]
+        table = schema.accruals
+        found = connection.execute(select(table.c.since).where(table.c.since == receipt.block)).all()
+        heads = queries.settlements(connection, world.id(terms))
+    assert [tuple(r) for r in found] == [(receipt.block,)]
+    assert [h["head"]["size"] for h in heads] == ["1", "2", "3"]
 
 
 class Lying(Chain):
-    """A node that answers logs as a test tells it."""
+    """A node whose logs are changed by a test before they arrive, where `when` says so of the request."""
 
-    def __init__(self, url: str, answer: Any) -> None:
+    def __init__(self, url: str, change: Callable[[list[Any]], Any], when: str = "") -> None:
         super().__init__(url, attempts=1)
-        self._answer = answer
+        self._change, self._when = change, when
 
-    def logs(self, blocks: Any, addresses: Any) -> list[list[Log]]:
-        found: list[list[Log]] = self._answer(super().logs(blocks, addresses))
-        return found
+    def ask(self, method: str, params: Sequence[Any]) -> bytes:
+        answer = super().ask(method, params)
+        if method != "eth_getLogs" or (self._when and self._when not in params[0]):
+            return answer
+        found = json.loads(answer)
+        return json.dumps(found | {"result": self._change(found["result"])}).encode()
 
 
 def test_a_log_that_cannot_be_decoded_stops_the_mirror_and_is_never_skipped(mirror: Engine, world: World) -> None:
@@ -181,8 +193,10 @@ def test_a_log_that_cannot_be_decoded_stops_the_mirror_and_is_never_skipped(mirr
     follow(mirror, world)
     world.settle(terms, 60, UNITS)
 
-    def cut(every: list[list[Log]]) -> list[list[Log]]:
-        return [[Log(*(*_fields(log)[:6], log.data[:-64])) for log in logs] for logs in every]
+    def cut(logs: list[Any]) -> list[Any]:
+        for log in logs:
+            log["data"] = log["data"][:-64]
+        return logs
 
     before = queries.contents_digest(mirror)
     with pytest.raises(UndecodableLog):
@@ -192,18 +206,33 @@ def test_a_log_that_cannot_be_decoded_stops_the_mirror_and_is_never_skipped(mirr
     assert row(mirror, world, terms)["size"] == "60"
 
 
-def _fields(log: Log) -> tuple[Any, ...]:
-    return tuple(getattr(log, name) for name in Log.__slots__)
+@pytest.mark.parametrize("field", ["address", "blockHash"])
+def test_logs_of_another_contract_or_block_are_refused(mirror: Engine, world: World, field: str) -> None:
+    world.open(5_000_000)
 
+    def foreign(logs: list[Any]) -> list[Any]:
+        for log in logs:
+            log[field] = "0x" + "11" * (20 if field == "address" else 32)
+        return logs
 
-def test_logs_of_another_contract_or_block_are_refused(mirror: Engine, world: World) -> None:
-    foreign = Log(1, Hash32("0x" + "ab" * 32), 0, Hash32("0x" + "cd" * 32), Address("0x" + "11" * 20), (), "0x")
-    world.chain.rpc("evm_mine")
+    before = queries.contents_digest(mirror)
     with pytest.raises(NodeError):
-        step(mirror, Lying(world.chain.url, lambda every: [[foreign] for _ in every]), world.deployment)
+        catch_up(mirror, Lying(world.chain.url, foreign), world.deployment)
+    assert queries.contents_digest(mirror)[0] == before[0]
 
 
-def test_another_deployment_is_refused(mirror: Engine, world: World, tmp_path: Path) -> None:
+def test_a_short_answer_near_the_head_is_noticed_by_the_bloom_filter(
+    mirror: Engine, world: World, tmp_path: Path
+) -> None:
+    terms = world.open(5_000_000)
+    world.settle(terms, 60, UNITS)
+    catch_up(mirror, Lying(world.chain.url, lambda logs: [], "blockHash"), world.deployment)
+    assert row(mirror, world, terms)["size"] == "60"
+    assert rebuilt(world, tmp_path / "again.db") == queries.contents_digest(mirror)[0]
+
+
+def test_another_deployment_is_refused(world: World, tmp_path: Path) -> None:
+    open_mirror(tmp_path / "mirror.db", world.deployment).dispose()
     other = type(world.deployment)(1, world.deployment.genesis, 1, world.deployment.contracts, {})
     with pytest.raises(DeploymentDiffers):
         open_mirror(tmp_path / "mirror.db", other)
@@ -288,35 +317,39 @@ def test_the_follower_keeps_reads_and_says_so_when_the_node_is_down(mirror: Engi
     follower.stop()
 
 
-def test_a_connection_reads_one_state(world: World, tmp_path: Path) -> None:
-    engine = open_mirror(tmp_path / "m.db", world.deployment)
+def test_a_connection_reads_one_state(world: World, database: Target) -> None:
+    engine = open_mirror(database, world.deployment)
     with engine.connect() as reader:
         assert queries.position(reader) is None
         catch_up(engine, world.chain, world.deployment)
         assert queries.position(reader) is None
     with engine.connect() as reader:
         assert queries.position(reader) is not None
+    engine.dispose()
 
 
-def test_opening_twice_keeps_what_is_there(world: World, tmp_path: Path) -> None:
-    first = open_mirror(tmp_path / "m.db", world.deployment)
+def test_opening_twice_keeps_what_is_there(world: World, database: Target) -> None:
+    first = open_mirror(database, world.deployment)
     catch_up(first, world.chain, world.deployment)
     found = queries.contents_digest(first)
     first.dispose()
-    assert queries.contents_digest(open_mirror(tmp_path / "m.db", world.deployment)) == found
-    with pytest.raises(DatabaseCorrupt, match="schema"):
-        open_database(tmp_path / "m.db", schema.metadata, 99)
+    second = open_mirror(database, world.deployment)
+    assert queries.contents_digest(second) == found
+    with writing(second) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    second.dispose()
+    with pytest.raises(SchemaOutdated, match="9999"):
+        open_mirror(database, world.deployment)
 
 
 def test_unknown_things_are_not_found(mirror: Engine, world: World) -> None:
     assert queries.end_note(mirror, digest("nothing")) == ""
 
 
-def test_two_writers_on_one_file_apply_each_block_once(world: World, tmp_path: Path) -> None:
+def test_two_writers_apply_each_block_once(world: World, database: Target, tmp_path: Path) -> None:
     import threading
 
-    path = tmp_path / "shared.db"
-    engines = [open_mirror(path, world.deployment) for _ in range(2)]
+    engines = [open_mirror(database, world.deployment) for _ in range(2)]
     problems: list[BaseException] = []
 
     def write(engine: Engine) -> None:
