@@ -14,19 +14,20 @@ DEFAULT_API = "http://127.0.0.1:8480"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`home` holds deployment.json, mirror.db and usage.db."""
+    """`home` holds deployment.json, usage.db and, unless `database` names a PostgreSQL database, mirror.db."""
 
     home: Path
     rpc: str
     api: str
+    database: str | None = None
 
     @property
     def deployment(self) -> Path:
         return self.home / "deployment.json"
 
     @property
-    def mirror(self) -> Path:
-        return self.home / "mirror.db"
+    def mirror(self) -> Path | str:
+        return self.database or self.home / "mirror.db"
 
     @property
     def usage(self) -> Path:
@@ -34,9 +35,10 @@ class Settings:
 
 
 def settings(home: str | None = None, rpc: str | None = None, api: str | None = None) -> Settings:
-    """Arguments first, then SLUICE_HOME, SLUICE_RPC and SLUICE_API, then defaults."""
+    """Arguments first, then SLUICE_HOME, SLUICE_RPC, SLUICE_API and SLUICE_DATABASE, then defaults."""
     return Settings(
         Path(home or os.environ.get("SLUICE_HOME") or "build/sluice"),
         rpc or os.environ.get("SLUICE_RPC") or DEFAULT_RPC,
         api or os.environ.get("SLUICE_API") or DEFAULT_API,
+        os.environ.get("SLUICE_DATABASE") or None,
     )

@@ -50,6 +50,12 @@ def artifact(contract: str) -> Any:
     return json.loads((Path(__file__).parent / "artifacts" / f"{contract}.json").read_text())
 
 
+def storage(contract: str) -> dict[str, int]:
+    """State variable → storage slot."""
+    found: dict[str, int] = artifact(contract)["storage"]
+    return found
+
+
 @cache
 def items(contract: str, kind: str) -> dict[str, Item]:
     """Name → item, for `kind` function, event or error."""

@@ -26,7 +26,9 @@ SETTINGS: dict[str, Any] = {
     "evmVersion": "cancun",
     "optimizer": {"enabled": True, "runs": 200},
     "metadata": {"bytecodeHash": "none"},
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode"], "": ["ast"]}},
+    "outputSelection": {
+        "*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode", "storageLayout"], "": ["ast"]}
+    },
 }
 
 
@@ -56,6 +58,7 @@ def build(root: Path) -> dict[str, str]:
             "compiler": "solc 0.8.37, via IR, cancun, 200 runs",
             "size": size,
             "abi": found["abi"],
+            "storage": {v["label"]: int(v["slot"]) for v in found["storageLayout"]["storage"]},
             "bytecode": "0x" + found["evm"]["bytecode"]["object"],
         }
         artifacts[f"{name}.json"] = json.dumps(artifact, indent=1) + "\n"

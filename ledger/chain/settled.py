@@ -7,8 +7,9 @@ import struct
 from typing import Any
 
 from ledger.chain import artifacts
-from ledger.chain.decode import UndecodableLog
+from ledger.chain.decode import UndecodableLog, decode_log
 from ledger.core.events import Log
+from ledger.core.ids import Address, raw
 
 _SIGNATURE = "Settled(bytes32,(uint64,uint64[4],uint128,uint40,bytes32),uint128,uint128,uint128,address,address,uint8)"
 _ITEM = artifacts.items("UsageLedger", "event")["Settled"]
@@ -26,6 +27,15 @@ Settled = tuple[Any, ...]
 """Size, four units, credits, asOf, root, due, paid, the provider's and the consumer's signer, basis."""
 
 DUE, PAID = 8, 9  # places in it
+
+
+def read_settled_by_abi(log: Log) -> Settled:
+    """The same by eth_abi: what `read_settled` is checked against."""
+    address = Address("0x" + log.address.hex())
+    a = decode_log(log, {address: "UsageLedger"}).args
+    head, signers = a["head"], (raw(a["providerSigner"]), raw(a["consumerSigner"]))
+    values = (head["size"], *head["units"], head["credits"], head["asOf"], raw(head["root"]))
+    return (*values, a["due"], a["paid"], *signers, a["basis"])
 
 
 def read_settled(log: Log) -> Settled:

@@ -438,7 +438,7 @@ class Demo:
         self.writes(("consumer", finalized), ("consumer", withdrawn))
         self.same("tokens left in the ledger", left, 0)
         self.app.console.print(f"使用方取回 consumer took back {format_yuan(free)} CNY; 合约余额 ledger holds {left}")
-        checked = self.parties["provider"]("mirror", "check")
+        checked = self.parties["provider"]("mirror", "fsck")
         self.app.console.print(
             f"[green]✓[/] 镜像重建一致 mirror equals its rebuild at block {checked['block']}, {checked['digest'][:16]}…"
         )

@@ -146,6 +146,7 @@ for group in (
     node.deploy_command,
     node.gateway,
     node.mirror,
+    node.database,
     node.transaction,
     price.price,
     product.product,

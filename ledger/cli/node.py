@@ -1,6 +1,8 @@
 """`sluice deploy`, `gateway`, `mirror`, `tx`: the machines behind an exchange."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,11 @@ from ledger.metering.log import open_usage
 from ledger.metering.sources import open_source, policy_meters
 from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
-from ledger.mirror.follow import catch_up, open_mirror
+from ledger.mirror.follow import Progress as MirrorProgress
+from ledger.mirror.follow import catch_up
+from ledger.mirror.fsck import fsck
+from ledger.mirror.store import open_mirror, upgrade
+from ledger.mirror.verify import verify
 
 
 @click.command(name="deploy")
@@ -110,7 +116,7 @@ def gateway(app: App, config_file: Path, port: int) -> None:
 
 @click.group()
 def mirror() -> None:
-    """The mirror 镜像库 of the chain: status, rebuild, compare."""
+    """The mirror 镜像库 of the chain: status, rebuild, check, prove."""
 
 
 @mirror.command()
@@ -133,6 +139,8 @@ def rebuild(app: App) -> None:
     Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror rebuild
     """
     path, deployment = app.settings.mirror, app.deployment
+    if not isinstance(path, Path):
+        raise InputInvalid("a mirror in PostgreSQL is rebuilt by dropping its schema; `sluice-api` fills it anew")
     chain = Chain(app.settings.rpc, notice=app.note)
     deployment.check(chain)
     fresh = path.with_suffix(".rebuilt.db")
@@ -148,41 +156,86 @@ def rebuild(app: App) -> None:
     app.show({"block": height, "digest": digest}, lambda: click.echo(f"✓ rebuilt to block {height}, {digest}"))
 
 
-@mirror.command()
+@mirror.command(name="fsck")
 @pass_app
-def check(app: App) -> None:
-    """Build a second mirror from the chain and compare its contents with this one's.
+def fsck_command(app: App) -> None:
+    """Rebuild the mirror beside itself with another reader, and compare every row and digest. Only reads.
 
     \b
-    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror check
+    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror fsck
     """
-    deployment = app.deployment
     chain = Chain(app.settings.rpc, notice=app.note)
-    deployment.check(chain)
-    # Read only: `sluice-api` is this file's writer and may go on meanwhile.
-    mine, height = queries.contents_digest(open_mirror(app.settings.mirror, deployment))
-    fresh = app.settings.mirror.with_suffix(".check.db")
-    try:
-        digest, height = _build(app, fresh, chain, height)
-    finally:
-        for leftover in fresh.parent.glob(f"{fresh.name}*"):
-            leftover.unlink()
-    if mine != digest:
-        raise VerificationFailed(f"the mirror's contents are {mine}, rebuilt from the chain {digest}")
-    app.show({"holds": True, "block": height, "digest": digest}, lambda: click.echo(f"✓ block {height}, {digest}"))
+    app.deployment.check(chain)
+    engine = open_mirror(app.settings.mirror, app.deployment)
+    with _bar(app) as tell:
+        found = fsck(engine, chain, app.deployment, tell)
+    engine.dispose()
+    if found.differences:
+        first = found.differences[0]
+        raise VerificationFailed(
+            f"{len(found.differences)} rows differ from the chain, the first is {first.table} {first.key}",
+            differences=[{"table": d.table, "key": [str(k) for k in d.key]} for d in found.differences],
+        )
+    answer = {"holds": True, "block": found.block, "digest": found.digest, "rows": found.rows}
+    app.show(answer, lambda: click.echo(f"✓ block {found.block}, {found.rows} rows, {found.digest}"))
 
 
-def _build(app: App, path: Path, chain: Chain, until: int | None = None) -> tuple[str, int]:
-    engine = open_mirror(path, app.deployment)
+@mirror.command(name="verify")
+@click.option("--samples", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Rows of each kind.")
+@pass_app
+def verify_command(app: App, samples: int) -> None:
+    """Prove a sample of the mirror's rows from the contracts' storage, under the block's state root.
+
+    \b
+    Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror verify --samples 500
+    """
+    chain = Chain(app.settings.rpc, notice=app.note)
+    app.deployment.check(chain)
+    engine = open_mirror(app.settings.mirror, app.deployment)
+    with engine.connect() as connection:
+        found = verify(connection, chain, app.deployment, samples)
+    engine.dispose()
+    if found.differences:
+        what, mine, there = found.differences[0]
+        raise VerificationFailed(f"{len(found.differences)} of {found.words} words differ: {what}: {mine}, not {there}")
+    answer = {"holds": True, "block": found.block, "words": found.words, "headerHashed": found.header_hashed}
+    app.show(answer, lambda: click.echo(f"✓ block {found.block}, {found.words} storage words proved"))
+
+
+@click.group(name="db")
+def database() -> None:
+    """The mirror's database 数据库: a SQLite file, or PostgreSQL by SLUICE_DATABASE."""
+
+
+@database.command(name="upgrade")
+@pass_app
+def upgrade_command(app: App) -> None:
+    """Bring the mirror's tables up to date with this version. Stop `sluice-api` first.
+
+    \b
+    Example:  sluice --home build/sluice db upgrade
+    """
+    before, now = upgrade(app.settings.mirror, app.deployment)
+    said = f"✓ {before or 'nothing'} → {now}" if before != now else f"✓ {now} already"
+    app.show({"before": before, "now": now}, lambda: click.echo(said))
+
+
+@contextmanager
+def _bar(app: App) -> Iterator[Callable[[MirrorProgress], None]]:
     with Progress(console=app.console, disable=app.as_json) as bar:
         task = bar.add_task("reading the chain 读链中", total=None)
-        catch_up(
-            engine,
-            chain,
-            app.deployment,
-            lambda p: bar.update(task, completed=p.height - app.deployment.block, total=p.head - app.deployment.block),
-            until,
-        )
+
+        def tell(p: MirrorProgress) -> None:
+            first = app.deployment.block
+            bar.update(task, completed=p.height - first, total=p.head - first)
+
+        yield tell
+
+
+def _build(app: App, path: Path, chain: Chain) -> tuple[str, int]:
+    engine = open_mirror(path, app.deployment)
+    with _bar(app) as tell:
+        catch_up(engine, chain, app.deployment, tell)
     found = queries.contents_digest(engine)
     engine.dispose()
     return found

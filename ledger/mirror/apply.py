@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.chain.decode import decode_log
-from ledger.chain.settled import PAID, read_settled
+from ledger.chain.settled import PAID, Settled, read_settled
 from ledger.chain.settled import TOPIC as SETTLED_TOPIC
 from ledger.core.events import Block, Event, Log
 from ledger.core.ids import Address, raw
@@ -16,6 +16,9 @@ from ledger.mirror.work import Standing, Work
 
 FACTS = ("USE", "FORK", "RECEIPT_MISMATCH", "UNITS_MISMATCH", "BAD_STEP", "OUT_OF_SCOPE")
 LEDGERS = ("UsageLedger", "InvoiceLedger")
+
+
+Reader = Callable[[Log], Settled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,10 @@ class At:
         self.work.fact(table, self.block, self.event.log, **values)
 
 
-def apply_block(work: Work, block: Block, logs: Sequence[Log], names: Mapping[Address, str]) -> None:
-    """Folds one block's logs into the work. `names` maps an address to its contract.
+def apply_block(
+    work: Work, block: Block, logs: Sequence[Log], names: Mapping[Address, str], read: Reader = read_settled
+) -> None:
+    """Folds one block's logs into the work. `names` maps an address to its contract, `read` reads settlements.
 
     Raises:
         UndecodableLog: a log does not fit its ABI; nothing may be written.
@@ -61,7 +66,7 @@ def apply_block(work: Work, block: Block, logs: Sequence[Log], names: Mapping[Ad
         topics = log.topics
         if topics and topics[0] == SETTLED_TOPIC and log.address in ledgers:
             # The one that is frequent: values straight from the log, ids as bytes.
-            found = read_settled(log)
+            found = read(log)
             authorization, paid = topics[1], found[PAID]
             standing = standings.get(authorization) or work.standing(authorization)
             settlements.append((number, log.log_index, log.transaction, authorization, SETTLED, *found))

@@ -24,12 +24,13 @@ from sqlalchemy import Connection, Engine, delete, select, update
 from ledger.chain.client import Chain, NodeDown, NodeError
 from ledger.chain.deploy import Deployment
 from ledger.chain.fetch import Fetcher, Range
+from ledger.chain.settled import read_settled
 from ledger.core.database import writing
 from ledger.core.errors import MirrorError, SluiceError
 from ledger.core.events import Block
 from ledger.core.ids import Hash32
 from ledger.mirror import packing, queries, schema
-from ledger.mirror.apply import apply_block, authorizations_of
+from ledger.mirror.apply import Reader, apply_block, authorizations_of
 from ledger.mirror.queries import Cursor
 from ledger.mirror.store import followed, open_mirror
 from ledger.mirror.work import Work, rewind
@@ -76,6 +77,7 @@ class Writer:
         *,
         final_depth: int | None = None,
         clock: Callable[[], float] = time.time,
+        read: Reader = read_settled,
     ) -> None:
         self.engine, self.chain, self.deployment = engine, chain, deployment
         self.name = uuid.uuid4().hex
@@ -84,6 +86,7 @@ class Writer:
         self._fetcher = Fetcher(chain, list(self._names))
         self._final_depth = final_depth
         self._clock = clock
+        self._read = read
         self._known: tuple[int | None, Block, Block | None, Block | None] | None = None
 
     def close(self) -> None:
@@ -196,7 +199,7 @@ class Writer:
             work = Work(connection, cursor.digest)
             work.expect([a for _, logs in found.blocks for a in authorizations_of(logs)])
             for block, logs in found.blocks:
-                apply_block(work, block, logs, self._names)
+                apply_block(work, block, logs, self._names, self._read)
             work.flush()
             last = found.last
             values = {
