@@ -23,6 +23,11 @@ def main() -> int:
     parser.add_argument("--home", help="folder with deployment.json, mirror.db and usage.db [SLUICE_HOME]")
     parser.add_argument("--rpc", help="the node's JSON-RPC [SLUICE_RPC]")
     parser.add_argument("--port", type=int, default=8480, help="0 for a free one (default 8480)")
+    parser.add_argument(
+        "--final-depth",
+        type=int,
+        help="blocks below the head that are final, where the node does not know `finalized`; 0: instant finality",
+    )
     parser.add_argument("--json", action="store_true", help="say where it listens as JSON")
     options = parser.parse_args()
     here = settings(options.home, options.rpc)
@@ -37,7 +42,7 @@ def main() -> int:
         deployment = Deployment.load(here.deployment)
         mirror = open_mirror(here.mirror, deployment)
         usage = open_usage(here.usage)
-        follower = Follower(mirror, Chain(here.rpc, attempts=1), deployment)
+        follower = Follower(mirror, Chain(here.rpc, attempts=1), deployment, final_depth=options.final_depth)
         state = State(mirror, usage, Chain(here.rpc, notice=tell), deployment, follower)
         loopback.run(lambda _: create_app(state), options.port, ready)
     except SluiceError as problem:

@@ -1,14 +1,16 @@
 """What routes ask for: the state of this server, and a connection that says as of which block it reads."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 from sqlalchemy import Connection, Engine
 
 from ledger.chain.client import Chain
 from ledger.chain.deploy import Deployment
+from ledger.core.errors import MirrorError
 from ledger.mirror import queries
 from ledger.mirror.follow import Follower
 
@@ -29,15 +31,43 @@ def state(request: Request) -> State:
     return found
 
 
-def mirror(response: Response, here: Annotated[State, Depends(state)]) -> Iterator[Connection]:
-    """A read of one state of the mirror; the reply's headers name its block."""
-    with here.mirror.connect() as connection:
-        tip = queries.cursor(connection)
-        if not tip.empty:
-            response.headers["Ledger-Block"] = str(tip.number)
-            response.headers["Ledger-Block-Hash"] = tip.hash
-            response.headers["Ledger-Finality"] = tip.finality(tip.number)
-        yield connection
+class Behind(MirrorError):
+    """The mirror has not come to the block that was asked for."""
+
+    code = "behind"
+
+
+MinBlock = Annotated[
+    int | None,
+    Header(alias="Ledger-Min-Block", ge=0, lt=2**62, description="wait until the mirror has this block, then 425"),
+]
+WAIT = 2.0  # seconds
+
+
+def mirror(
+    response: Response, here: Annotated[State, Depends(state)], min_block: MinBlock = None
+) -> Iterator[Connection]:
+    """A read of one state of the mirror; the reply's headers name its block.
+
+    Raises:
+        Behind: the mirror did not come to `Ledger-Min-Block` in WAIT seconds.
+    """
+    deadline = time.monotonic() + WAIT
+    while True:
+        with here.mirror.connect() as connection:
+            tip = queries.cursor(connection)
+            if min_block is None or tip.number >= min_block:
+                if not tip.empty:
+                    response.headers["Ledger-Block"] = str(tip.number)
+                    response.headers["Ledger-Block-Hash"] = tip.hash
+                    response.headers["Ledger-Finality"] = tip.finality(tip.number)
+                if tip.violated is not None:
+                    response.headers["Ledger-Warning"] = "finality-violated"
+                yield connection
+                return
+        if time.monotonic() >= deadline:
+            raise Behind(f"the mirror stands at block {tip.number}, not yet at {min_block}", block=tip.number)
+        time.sleep(0.02)
 
 
 def usage(here: Annotated[State, Depends(state)]) -> Iterator[Connection]:

@@ -20,10 +20,13 @@ STATUS: dict[str, int] = {
     "wrong_chain": 409,
     "bill_differs": 409,
     "still_pending": 425,
+    "behind": 425,
     "node_down": 503,
     "node_error": 502,
     "not_deployed": 503,
     "deployment_differs": 503,
+    "schema_outdated": 503,
+    "finality_violated": 503,
     "database_corrupt": 503,
     "verification_failed": 409,
 }

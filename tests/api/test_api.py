@@ -1,6 +1,7 @@
 """The API from outside: every read, every write by a wallet elsewhere, every error in words."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,8 +9,12 @@ import pytest
 
 from ledger.chain.operations import OPERATIONS
 from ledger.chain.prepared import PreparedTransaction
+from ledger.core.database import writing
 from ledger.core.ids import Address
 from ledger.core.terms import Acceptance, AuthorizationTerms, Offer
+from ledger.mirror import queries, schema
+from ledger.mirror.follow import catch_up
+from ledger.mirror.store import open_mirror
 from tests.exchange import Exchange, api
 from tests.world import Key, World, digest
 
@@ -52,7 +57,7 @@ def test_every_read_answers_and_names_its_block(
         "/v1/heads": {"authorization": world.id(used)},
         "/v1/statements/{party}": {"month": "2026-11"},
     }
-    unnamed = {"/v1/codes", "/v1/operations", "/v1/deployment", "/v1/health"}
+    unnamed = {"/v1/codes", "/v1/operations", "/v1/deployment", "/v1/health", "/health/live", "/health/ready"}
     paths = [p for p, verbs in client.get("/openapi.json").json()["paths"].items() if "get" in verbs]
     assert len(paths) >= 24
     for path in paths:
@@ -328,3 +333,54 @@ def test_reads_go_on_and_health_says_so_when_the_node_is_gone(running: Exchange)
             assert (answer.status_code, answer.json()["code"]) == (503, "node_down")
     finally:
         world.chain = before
+
+
+def test_a_read_waits_for_the_block_that_is_asked_for(client: httpx.Client, running: Exchange) -> None:
+    running.world.chain.rpc("evm_mine")
+    head = running.world.chain.block("latest")
+    assert head is not None
+    answer = client.get("/v1/spaces", headers={"Ledger-Min-Block": str(head.number)})
+    assert answer.status_code == 200
+    assert int(answer.headers["ledger-block"]) >= head.number
+
+
+def test_a_block_that_does_not_come_is_too_early(client: httpx.Client) -> None:
+    answer = client.get("/v1/spaces", headers={"Ledger-Min-Block": str(10**9)})
+    assert (answer.status_code, answer.json()["code"]) == (425, "behind")
+    assert client.get("/v1/spaces", headers={"Ledger-Min-Block": "soon"}).status_code == 422
+
+
+def test_the_digest_is_that_of_a_rebuild_now_and_before(
+    client: httpx.Client, running: Exchange, used: AuthorizationTerms, tmp_path: Path
+) -> None:
+    assert used
+    rebuilt = open_mirror(tmp_path / "again.db", running.world.deployment)
+    first = running.world.deployment.block
+    for until in (first, first + 20, None):
+        progress = catch_up(rebuilt, running.world.chain, running.world.deployment, until=until)
+        found = client.get("/v1/digest", params={"at_block": progress.height}).json()
+        assert found == {"block": progress.height, "digest": "0x" + queries.contents_digest(rebuilt)[0]}
+    rebuilt.dispose()
+
+
+def test_the_server_is_live_and_ready_and_measured(client: httpx.Client, running: Exchange) -> None:
+    assert client.get("/health/live").json() == {"status": "ok"}
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "reasons": []})
+    lines = client.get("/metrics").text.splitlines()
+    values = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+    assert values["sluice_mirror_block"] >= running.world.deployment.block
+    assert values["sluice_mirror_latched"] == 0
+    assert values["sluice_mirror_following"] == 1
+    assert values["sluice_mirror_reorgs_total"] >= 0
+
+
+def test_a_latched_mirror_warns_and_is_not_ready(client: httpx.Client, running: Exchange) -> None:
+    with writing(running.mirror) as connection:
+        connection.execute(schema.cursor.update().values(final_hash="0x" + "11" * 32, violated={"block": 1}))
+    answer = client.get("/v1/spaces")
+    assert (answer.status_code, answer.headers["ledger-warning"]) == (200, "finality-violated")
+    ready = client.get("/health/ready")
+    assert ready.status_code == 503
+    assert "finality was violated" in ready.json()["reasons"]
+    assert client.get("/v1/health").json()["finalityViolated"] == {"block": 1}
