@@ -15,12 +15,11 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 
+from bench.mirror import mirror
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
 from ledger.core.merkle import Tree
 from ledger.core.signing import recover
-from ledger.core.terms import FAST, Quad
-from ledger.mirror.follow import catch_up, open_mirror
 from tests.exchange import exchange
 from tests.world import Key, World
 
@@ -74,31 +73,12 @@ def uses(world: World) -> dict[str, Any]:
         return {"a second": metered, "floor: an unmetered reply": floor, "ratio": metered / floor}
 
 
-def mirror(world: World) -> dict[str, Any]:
-    """Blocks with one settlement each, from the chain into SQLite; the floor is the node's own serving."""
-    terms = world.open(50_000_000, flags=FAST)
-    for n in range(1, 101):
-        units: Quad = (n, 24 * n, 0, 0)
-        world.settle(terms, n, units, n - 1)
-    head = world.chain.block("latest")
-    assert head is not None
-    began = time.perf_counter()
-    blocks = world.chain.blocks(world.deployment.block, head.number)
-    world.chain.logs(blocks, list(world.deployment.contracts.values()))
-    served = len(blocks) / (time.perf_counter() - began)
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_mirror(Path(folder) / "mirror.db", world.deployment)
-        began = time.perf_counter()
-        catch_up(engine, world.chain, world.deployment)
-        applied = len(blocks) / (time.perf_counter() - began)
-        engine.dispose()
-    return {"blocks a second": applied, "floor: the node serves": served, "ratio": applied / served}
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
         world = World.on(Chain(processes.anvil(Path(folder) / "state.json")))
-        found = {"core": core(world), "uses": uses(world), "mirror": mirror(world)}
+        found = {"core": core(world), "uses": uses(world)}
+    with tempfile.TemporaryDirectory() as folder:
+        found |= mirror(Path(folder))
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

@@ -13,9 +13,12 @@ from eth_abi.abi import encode as abi_encode
 from rich.progress import Progress
 
 from ledger.chain import artifacts
+from ledger.chain.client import Chain
 from ledger.chain.operations import encode
+from ledger.cli.processes import Processes, anvil_binary
 from ledger.core.hashing import keccak256
 from ledger.core.ids import raw
+from ledger.core.loopback import HOST, listen
 from ledger.core.terms import FAST, AuthorizationTerms, UsageHead
 from tests.world import World, digest
 
@@ -35,6 +38,17 @@ class Busy:
     settlements: int
     first: int
     last: int
+
+
+def busy_chain(processes: Processes) -> str:
+    """The URL of an Anvil without fees, with large blocks."""
+    with listen(0) as probe:
+        port = str(probe.getsockname()[1])
+    free = ["--base-fee", "0", "--gas-price", "0", "--gas-limit", "3000000000", "--prune-history"]
+    processes.start("anvil", [anvil_binary(), "--host", HOST, "--port", port, "--silent", *free])
+    url = f"http://{HOST}:{port}"
+    Chain(url, attempts=8).chain_id()
+    return url
 
 
 def settle_often(world: World, authorizations: int, blocks: int) -> Busy:
