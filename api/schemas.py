@@ -192,7 +192,7 @@ def version(row: dict[str, Any]) -> Version:
 
 def authorization(row: dict[str, Any], now: int) -> Authorization:
     texts = {k: str(row[k]) for k in ("credits", "due", "paid", "reserved", "thawing", "refunded", "claimed")}
-    inner = ("purposes", "modalities", "thaw", "recorded")  # in the terms, or part of another number
+    inner = ("number", "purposes", "modalities", "thaw", "recorded")  # in the terms, or part of another number
     return Authorization(
         **{k: v for k, v in row.items() if k not in inner}
         | texts

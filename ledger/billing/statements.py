@@ -11,7 +11,7 @@ from sqlalchemy import Connection, or_, select
 
 from ledger.core.errors import InputInvalid
 from ledger.core.ids import Address, Hash32
-from ledger.mirror import schema
+from ledger.mirror import queries, schema
 
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")  # no daylight saving since 1991
 
@@ -85,18 +85,18 @@ _PAYMENTS = {"recorded": "PaymentRecorded", "reversed": "PaymentReversed"}
 
 def _steps(mirror: Connection, authorization_id: Hash32, ledger: str) -> list[dict[str, Any]]:
     """Everything that changed what is due or paid, in order; None where it left one of the two alone."""
-    heads, payments, blocks = schema.settlements, schema.payments, schema.blocks
+    payments, blocks = schema.payments, schema.blocks
     found: list[dict[str, Any]] = []
-    for table, kinds in ((heads, _SETTLEMENTS), (payments, _PAYMENTS)):
-        query = select(table, blocks.c.timestamp).join(blocks, blocks.c.number == table.c.block_number)
-        for row in mirror.execute(query.where(table.c.authorization == authorization_id)).mappings():
-            if row["kind"] not in kinds:
-                continue
-            settled = table is heads
-            # Invoiced, what is paid is what was recorded; escrowed, a settlement pays.
-            paid = (row["paid"] if ledger == "UsageLedger" else None) if settled else row["total"]
-            step = {"event": kinds[row["kind"]], "due": row["due"] if settled else None, "paid": paid}
-            found.append({**row, **step})
+    for row in queries.settlement_rows(mirror, authorization_id):
+        # Invoiced, what is paid is what was recorded; escrowed, a settlement pays.
+        paid = row["paid"] if ledger == "UsageLedger" else None
+        found.append(row | {"event": _SETTLEMENTS[row["kind"]], "paid": paid})
+    query = select(payments, blocks.c.timestamp).join(blocks, blocks.c.number == payments.c.block_number)
+    found += [
+        {**row, "event": _PAYMENTS[row["kind"]], "due": None, "paid": row["total"]}
+        for row in mirror.execute(query.where(payments.c.authorization == authorization_id)).mappings()
+        if row["kind"] in _PAYMENTS
+    ]
     return sorted(found, key=lambda r: (r["block_number"], r["log_index"]))
 
 

@@ -73,6 +73,12 @@ def decode_log(log: Log, contracts: Mapping[Address, str]) -> Event:
     return Event(contract, item.name, {i["name"]: readable(i, values[i["name"]]) for i in item.inputs}, log)
 
 
+def event_name(log: Log, contracts: Mapping[Address, str]) -> str:
+    """`Contract.Event` of a log that was decoded before."""
+    contract = contracts[Address("0x" + log.address.hex())]
+    return f"{contract}.{artifacts.events(contract)[log.topics[0]].name}"
+
+
 def readable(entry: Mapping[str, Any], value: Any) -> Any:
     """An ABI value as JSON has it: bytes as hex, structs as dicts, numbers as int."""
     kind: str = entry["type"]

@@ -61,7 +61,7 @@ def apply_block(
         EventOutOfPlace: an event changes what the mirror has never seen.
     """
     ledgers = {raw(address) for address, name in names.items() if name in LEDGERS}
-    number, standings, settlements = block.number, work.standings, work.settlements
+    number, standings, settlements, places = block.number, work.standings, work.settlements, work.transactions
     for log in logs:
         topics = log.topics
         if topics and topics[0] == SETTLED_TOPIC and log.address in ledgers:
@@ -69,7 +69,8 @@ def apply_block(
             found = read(log)
             authorization, paid = topics[1], found[PAID]
             standing = standings.get(authorization) or work.standing(authorization)
-            settlements.append((number, log.log_index, log.transaction, authorization, SETTLED, *found))
+            place = places.setdefault(log.transaction, len(places))
+            settlements.append((number, log.log_index, place, standing.number, SETTLED, *found))
             if paid != standing.paid:
                 _pay(work, standing, paid)
             continue
@@ -232,6 +233,7 @@ def _opened(at: At) -> None:
     terms = AuthorizationTerms.from_json(a["terms"])
     row = {
         "authorization": a["authorizationId"],
+        "number": at.work.next_number(),
         "ledger": at.event.contract,
         "space": terms.scope.space,
         "product": terms.scope.product,
@@ -330,10 +332,8 @@ def _settled_again(
     signers: tuple[bytes, bytes],
     basis: int,
 ) -> None:
-    authorization = raw(at.args["authorizationId"])
-    standing = at.work.standing(authorization)
-    log = at.event.log
-    place = (at.block.number, log.log_index, log.transaction, authorization, kind)
+    standing, log = at.work.standing(raw(at.args["authorizationId"])), at.event.log
+    place = (at.block.number, log.log_index, at.work.place(log.transaction), standing.number, kind)
     at.work.settlements.append((*place, *head, due, paid, *signers, basis))
     _pay(at.work, standing, paid)
 

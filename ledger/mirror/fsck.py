@@ -93,7 +93,7 @@ class _Comparison:
 
     def blocks(self) -> None:
         """Blocks with logs, as they were."""
-        columns = ("number", "hash", "timestamp", "log_count", "logs", "digest")
+        columns = ("number", "hash", "timestamp", "log_count", "logs", "transactions", "digest")
         for mine, theirs in _merged(_blocks(self._mine, columns), _blocks(self._theirs, columns), ["number"]):
             self._compare("blocks", ["number"], mine, theirs)
 

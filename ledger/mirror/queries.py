@@ -1,14 +1,15 @@
 """Reading the mirror: every answer is as of one block."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, literal, select
+from sqlalchemy import Connection, Engine, Table, func, select
 
-from ledger.chain.decode import decode_log
+from ledger.chain.decode import decode_log, event_name
 from ledger.chain.deploy import Deployment
 from ledger.core.errors import NotFound
-from ledger.core.events import Block
+from ledger.core.events import Block, Log
 from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import AuthorizationTerms
@@ -136,8 +137,8 @@ def authorizations(connection: Connection, **filters: Any) -> list[Row]:
 def with_heads(connection: Connection, found: list[Row], at_block: int | None = None) -> list[Row]:
     """The rows of authorizations with what their last settlement says: head, due and paid."""
     table = schema.settlements
-    heads: dict[str, Any] = {}
-    for some in batches([row["authorization"] for row in found], ASK):
+    heads: dict[int, Any] = {}
+    for some in batches([row["number"] for row in found], ASK):
         last = func.row_number().over(
             partition_by=table.c.authorization, order_by=(table.c.block_number.desc(), table.c.log_index.desc())
         )
@@ -147,7 +148,7 @@ def with_heads(connection: Connection, found: list[Row], at_block: int | None = 
         latest = query.subquery()
         for head in connection.execute(select(latest).where(latest.c.last == 1)).mappings():
             heads[head["authorization"]] = head
-    return [_with_head(row, heads.get(row["authorization"])) for row in found]
+    return [_with_head(row, heads.get(row["number"])) for row in found]
 
 
 def _with_head(row: Row, head: Any) -> Row:
@@ -195,11 +196,9 @@ def split(connection: Connection, split_id: Hash32) -> Split:
 
 def settlements(connection: Connection, authorization_id: Hash32) -> list[Row]:
     """Settled heads, oldest first; a head that is only paid later is no new one."""
-    table = schema.settlements
-    query = select(table).where(table.c.authorization == authorization_id)
-    found, size = [], None
-    for row in connection.execute(query.order_by(table.c.block_number, table.c.log_index)).mappings():
-        if row["kind"] == schema.ARREARS or row["size"] == (size or 0):
+    found, size = [], 0
+    for row in settlement_rows(connection, authorization_id):
+        if row["kind"] == schema.ARREARS or row["size"] == size:
             continue
         size = row["size"]
         head = {
@@ -210,10 +209,26 @@ def settlements(connection: Connection, authorization_id: Hash32) -> list[Row]:
             "asOf": row["as_of"],
             "root": row["root"],
         }
-        names = ("authorization", "due", "paid", "provider_signer", "consumer_signer")
-        place = ("block_number", "log_index", "transaction_hash")
+        names = ("due", "paid", "provider_signer", "consumer_signer", "block_number", "log_index", "transaction_hash")
         more = {"head": head, "basis": BASIS[row["basis"]], "arrears": max(0, row["due"] - row["paid"])}
-        found.append({n: row[n] for n in (*names, *place)} | more)
+        found.append({"authorization": authorization_id} | {n: row[n] for n in names} | more)
+    return found
+
+
+def settlement_rows(connection: Connection, authorization_id: Hash32) -> list[Row]:
+    """Every row of an authorization's settlements, oldest first, with its transaction's hash and its block's time."""
+    table, blocks, opened = schema.settlements, schema.blocks, schema.authorizations
+    number = select(opened.c.number).where(opened.c.authorization == authorization_id, holds(opened)).scalar_subquery()
+    query = (
+        select(table, blocks.c.transactions, blocks.c.timestamp)
+        .join(blocks, blocks.c.number == table.c.block_number)
+        .where(table.c.authorization == number)
+        .order_by(table.c.block_number, table.c.log_index)
+    )
+    found = []
+    for row in connection.execute(query).mappings():
+        at = 32 * row["transaction"]
+        found.append({**row, "transaction_hash": "0x" + row["transactions"][at : at + 32].hex()})
     return found
 
 
@@ -238,52 +253,54 @@ def shares(connection: Connection, split_id: Hash32, token: Address) -> dict[str
 
 def events(connection: Connection, authorization_id: Hash32) -> list[Row]:
     """Raw and decoded logs that name this authorization, oldest first."""
-    table, heads = schema.events, schema.settlements
-    places: set[tuple[int, int]] = set()
+    table = schema.events
     named = select(table.c.block_number, table.c.log_index).where(table.c.authorization == authorization_id)
-    settled = select(heads.c.block_number, heads.c.log_index).where(heads.c.authorization == authorization_id)
-    for query in (named, settled):
-        places |= {(number, index) for number, index in connection.execute(query)}
-    return _decoded(connection, places)
+    places = {(number, index) for number, index in connection.execute(named)}
+    places |= {(row["block_number"], row["log_index"]) for row in settlement_rows(connection, authorization_id)}
+    return _decoded(connection, sorted({number for number, _ in places}), lambda n, log: (n, log.log_index) in places)
 
 
 def transaction_events(connection: Connection, transaction: Hash32, block: int) -> list[Row]:
     """What a transaction in this block did, as decoded events."""
-    places = set()
-    for table in (schema.events, schema.settlements):
-        where = (table.c.block_number == block) & (table.c.transaction_hash == transaction)
-        places |= {(block, index) for (index,) in connection.execute(select(table.c.log_index).where(where))}
-    return _decoded(connection, places)
+    return _decoded(connection, [block], lambda _, log: log.transaction == raw(transaction))
 
 
-def _decoded(connection: Connection, places: set[tuple[int, int]]) -> list[Row]:
-    """The logs at these places (block, index), in order."""
-    document = connection.execute(select(schema.deployment.c.document)).scalar_one()
-    names = {address: name for name, address in document["contracts"].items()}
-    blocks, found = schema.blocks, []
-    for some in batches(sorted({number for number, _ in places}), ASK):
-        query = select(blocks).where(blocks.c.number.in_(some)).order_by(blocks.c.number)
-        for block in connection.execute(query).mappings():
-            for log in packing.unpack(block["logs"]):
-                if (block["number"], log.log_index) not in places:
-                    continue
-                event = decode_log(log, names)
-                found.append(
-                    {
-                        "block_number": block["number"],
-                        "block_hash": block["hash"],
-                        "timestamp": block["timestamp"],
-                        "log_index": log.log_index,
-                        "transaction_hash": event.transaction,
-                        "address": event.address,
-                        "topics": ["0x" + topic.hex() for topic in log.topics],
-                        "data": "0x" + log.data.hex(),
-                        "contract": event.contract,
-                        "event": event.name,
-                        "args": event.args,
-                    }
-                )
+def _decoded(connection: Connection, numbers: list[int], wanted: Callable[[int, Log], bool]) -> list[Row]:
+    """Those logs of these blocks that are wanted, in order."""
+    names = _names(connection)
+    found: list[Row] = []
+    for block in _blocks(connection, numbers):
+        for log in packing.unpack(block["logs"]):
+            if not wanted(block["number"], log):
+                continue
+            event = decode_log(log, names)
+            found.append(
+                {
+                    "block_number": block["number"],
+                    "block_hash": block["hash"],
+                    "timestamp": block["timestamp"],
+                    "log_index": log.log_index,
+                    "transaction_hash": event.transaction,
+                    "address": event.address,
+                    "topics": ["0x" + topic.hex() for topic in log.topics],
+                    "data": "0x" + log.data.hex(),
+                    "contract": event.contract,
+                    "event": event.name,
+                    "args": event.args,
+                }
+            )
     return found
+
+
+def _names(connection: Connection) -> dict[Address, str]:
+    document = connection.execute(select(schema.deployment.c.document)).scalar_one()
+    return {address: name for name, address in document["contracts"].items()}
+
+
+def _blocks(connection: Connection, numbers: list[int]) -> Iterator[Any]:
+    table = schema.blocks
+    for some in batches(numbers, ASK):
+        yield from connection.execute(select(table).where(table.c.number.in_(some)).order_by(table.c.number)).mappings()
 
 
 def transactions(connection: Connection, before: int | None, limit: int) -> list[Row]:
@@ -293,28 +310,19 @@ def transactions(connection: Connection, before: int | None, limit: int) -> list
         before: only blocks below this one; None for the newest.
         limit: blocks, not transactions.
     """
-    blocks, events, heads = schema.blocks, schema.events, schema.settlements
-    numbers = select(blocks.c.number).where(blocks.c.log_count > 0).order_by(blocks.c.number.desc()).limit(limit)
+    table = schema.blocks
+    query = select(table.c.number).where(table.c.log_count > 0).order_by(table.c.number.desc()).limit(limit)
     if before is not None:
-        numbers = numbers.where(blocks.c.number < before)
-    found = [n for (n,) in connection.execute(numbers)]
-    place = ("block_number", "log_index", "transaction_hash")
-    settled = (
-        select(*(heads.c[n] for n in place), schema.authorizations.c.ledger, literal("Settled"))
-        .join(schema.authorizations, schema.authorizations.c.authorization == heads.c.authorization)
-        .where(schema.holds(schema.authorizations), heads.c.kind == schema.SETTLED)
-    )
-    others = select(*(events.c[n] for n in place), events.c.contract, events.c.event)
-    rows = [
-        tuple(row)
-        for query, table in ((settled, heads), (others, events))
-        for row in connection.execute(query.where(table.c.block_number.in_(found)))
-    ]
-    done: dict[str, Row] = {}
-    for number, _, transaction, contract, event in sorted(rows, key=lambda r: (-r[0], r[1])):
-        one = {"transaction": transaction, "block": number, "events": []}
-        done.setdefault(transaction, one)["events"].append(f"{contract}.{event}")
-    return list(done.values())
+        query = query.where(table.c.number < before)
+    names = _names(connection)
+    found: list[Row] = []
+    for block in sorted(_blocks(connection, list(connection.execute(query).scalars())), key=lambda b: -b["number"]):
+        done: dict[bytes, Row] = {}
+        for log in packing.unpack(block["logs"]):
+            one = {"transaction": "0x" + log.transaction.hex(), "block": block["number"], "events": []}
+            done.setdefault(log.transaction, one)["events"].append(event_name(log, names))
+        found += done.values()
+    return found
 
 
 def end_note(engine: Engine, authorization_id: str) -> str:

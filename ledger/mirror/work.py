@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
 from ledger.core.database import plain_amount
 from ledger.core.errors import MirrorError
@@ -44,6 +44,7 @@ class _Held:
 class Standing:
     """What a settlement needs to know of its authorization."""
 
+    number: int
     split: str
     token: str
     escrowed: bool
@@ -74,6 +75,8 @@ class Work:
         self._blocks: list[Row] = []
         self.standings: dict[bytes, Standing] = {}
         self._accrued: dict[tuple[str, str], int] = {}  # in this block, by split and token
+        self.transactions: dict[bytes, int] = {}  # of this block: hash → place
+        self._opened: int | None = None  # how many authorizations there are
 
     # ------------------------------------------------------------------------------------------- states
 
@@ -121,6 +124,7 @@ class Work:
 
     def event(self, block: Block, log: Log, contract: str, name: str, authorization: str | None) -> None:
         """A place in the index of logs."""
+        self.place(log.transaction)
         row = _place(block, log) | {"contract": contract, "event": name, "authorization": authorization}
         self._events.append(row)
 
@@ -138,17 +142,31 @@ class Work:
             raise EventOutOfPlace(f"a settlement on 0x{authorization.hex()}, which the mirror does not have")
         return found
 
+    def next_number(self) -> int:
+        """Of the authorization that is opened now."""
+        if self._opened is None:
+            count = select(func.count()).select_from(schema.authorizations).where(schema.holds(schema.authorizations))
+            self._opened = self.connection.execute(count).scalar_one()
+        self._opened += 1
+        return self._opened
+
     def opened(self, authorization: bytes, row: Row) -> None:
-        self.standings[authorization] = Standing(row["split"], row["token"], row["ledger"] == "UsageLedger", 0)
+        escrowed = row["ledger"] == "UsageLedger"
+        self.standings[authorization] = Standing(row["number"], row["split"], row["token"], escrowed, 0)
+
+    def place(self, transaction: bytes) -> int:
+        """Of a transaction among this block's."""
+        return self.transactions.setdefault(transaction, len(self.transactions))
 
     def last_settlement(self, authorization: bytes) -> tuple[Any, ...]:
         """The latest row of settlements, ids as bytes. Raises EventOutOfPlace if there is none."""
         row: tuple[Any, ...]
+        number = self.standing(authorization).number
         for row in reversed(self.settlements):
-            if row[3] == authorization:
+            if row[3] == number:
                 return row
         table = schema.settlements
-        query = select(table).where(table.c.authorization == "0x" + authorization.hex())
+        query = select(table).where(table.c.authorization == number)
         found = self.connection.execute(
             query.order_by(table.c.block_number.desc(), table.c.log_index.desc()).limit(1)
         ).first()
@@ -162,19 +180,19 @@ class Work:
         table, heads = schema.authorizations, schema.settlements
         paid = (
             select(heads.c.paid)
-            .where(heads.c.authorization == table.c.authorization)
+            .where(heads.c.authorization == table.c.number)
             .order_by(heads.c.block_number.desc(), heads.c.log_index.desc())
             .limit(1)
             .scalar_subquery()
         )
-        columns = (table.c.authorization, table.c.split, table.c.token, table.c.ledger, paid.label("paid"))
+        columns = (table.c.authorization, table.c.number, table.c.split, table.c.token, table.c.ledger)
         for some in batches(wanted, ASK):
             ids = ["0x" + a.hex() for a in some]
-            query = select(*columns).where(table.c.authorization.in_(ids), schema.holds(table))
+            query = select(*columns, paid.label("paid")).where(table.c.authorization.in_(ids), schema.holds(table))
             for row in self.connection.execute(query):
                 escrowed = row.ledger == "UsageLedger"
                 key = bytes.fromhex(row.authorization[2:])
-                self.standings[key] = Standing(row.split, row.token, escrowed, row.paid or 0)
+                self.standings[key] = Standing(row.number, row.split, row.token, escrowed, row.paid or 0)
 
     # ------------------------------------------------------------------------------------------- blocks
 
@@ -198,9 +216,11 @@ class Work:
                 "timestamp": block.timestamp,
                 "log_count": len(logs),
                 "logs": packing.compress(packed),
+                "transactions": b"".join(self.transactions),
                 "digest": self.digest,
             }
         )
+        self.transactions = {}
 
     # -------------------------------------------------------------------------------------------- flush
 
@@ -267,7 +287,7 @@ def write_settlements(connection: Connection, rows: Sequence[tuple[Any, ...]]) -
 def _copied(r: tuple[Any, ...]) -> str:
     """A row in PostgreSQL's COPY text format."""
     return (
-        f"{r[0]}\t{r[1]}\t\\\\x{r[2].hex()}\t\\\\x{r[3].hex()}\t{r[4]}\t{r[5]}\t{r[6]}\t{r[7]}\t{r[8]}\t{r[9]}\t{r[10]}"
+        f"{r[0]}\t{r[1]}\t{r[2]}\t{r[3]}\t{r[4]}\t{r[5]}\t{r[6]}\t{r[7]}\t{r[8]}\t{r[9]}\t{r[10]}"
         f"\t{r[11]}\t\\\\x{r[12].hex()}\t{r[13]}\t{r[14]}\t\\\\x{r[15].hex()}\t\\\\x{r[16].hex()}\t{r[17]}\n"
     )
 
