@@ -4,13 +4,14 @@ Until readers can sign in, uses and bills are open to whoever reaches this serve
 """
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
 from api import schemas
 from api.deps import MirrorDep, UsageDep, page
 from api.routes.registries import After, AtBlock, Limit
+from ledger.core import codes
 from ledger.core.ids import parse_address, parse_hash
 from ledger.metering import heads
 from ledger.metering.log import read_entries
@@ -18,22 +19,38 @@ from ledger.mirror import queries
 
 router = APIRouter(prefix="/v1", tags=["authorizations"])
 
+Purpose = Annotated[str | None, Query(description="allowed for this purpose: a code of /v1/codes")]
+Modality = Annotated[str | None, Query(description="allowed in this modality: a code of /v1/codes")]
+Status = Annotated[Literal["OPEN", "ENDED", "CLOSED"] | None, Query(description="now")]
+EndsAfter = Annotated[int | None, Query(ge=0, lt=2**62, description="ends, or ended, at this second or later")]
+EndsBefore = Annotated[int | None, Query(ge=0, lt=2**62, description="ends, or ended, before this second")]
 First = Annotated[int, Query(ge=0, lt=2**62, description="leaf to begin with")]
 
 
-@router.get("/authorizations", summary="Authorizations, by party, product or space")
+@router.get("/authorizations", summary="Authorizations, by party, product, space, purpose, modality, status or end")
 def authorizations(
     db: MirrorDep,
     provider: str | None = None,
     consumer: str | None = None,
     product: str | None = None,
     space: str | None = None,
+    purpose: Purpose = None,
+    modality: Modality = None,
+    status: Status = None,
+    ends_after: EndsAfter = None,
+    ends_before: EndsBefore = None,
     after: After = "",
     limit: Limit = 100,
     at_block: AtBlock = None,
 ) -> dict[str, Any]:
+    now = int(time.time())
+    where = queries.allows(
+        purpose=codes.code("purposes", purpose).bit if purpose else None,
+        modality=codes.code("modalities", modality).bit if modality else None,
+    ) + queries.ending(ends_after, ends_before)
     rows = queries.authorizations(
         db,
+        where=where + (queries.with_status(status, now) if status else []),
         after=after,
         limit=limit,
         at_block=at_block,
@@ -42,7 +59,6 @@ def authorizations(
         product=product and parse_hash(product, "product"),
         space=space and parse_hash(space, "space"),
     )
-    now = int(time.time())
     return page([schemas.authorization(r, now).model_dump(by_alias=True) for r in rows], "authorization", limit)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Dialect,
     Engine,
@@ -63,6 +64,19 @@ class Amount(TypeDecorator[int]):
 def plain_amount(value: int) -> int | str:
     """An amount as SQLite keeps it."""
     return value if -SQLITE_MOST <= value <= SQLITE_MOST else str(value)
+
+
+class Flags(TypeDecorator[int]):
+    """64 bits, as a signed number in the database: bits can be asked for there, sums cannot."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        return value - (1 << 64) if value is not None and value > SQLITE_MOST else value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
+        return value + (1 << 64) if value is not None and value < 0 else value
 
 
 class Hex(TypeDecorator[str]):

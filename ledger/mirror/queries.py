@@ -1,10 +1,10 @@
 """Reading the mirror: every answer is as of one block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
 
 from ledger.chain.decode import decode_log, event_name
 from ledger.chain.deploy import Deployment
@@ -91,11 +91,12 @@ def rows(
     after: str = "",
     limit: int = 100,
     at_block: int | None = None,
+    where: Sequence[ColumnElement[bool]] = (),
     **equal: Any,
 ) -> list[Row]:
     """Rows that hold, by key, after the key `after`; `equal` filters by column, None meaning any."""
     keys = table.info["keys"]
-    query = select(table).where(holds(table, at_block)).order_by(*(table.c[k] for k in keys)).limit(limit)
+    query = select(table).where(holds(table, at_block), *where).order_by(*(table.c[k] for k in keys)).limit(limit)
     for name, value in equal.items():
         if value is not None:
             query = query.where(table.c[name] == value)
@@ -132,6 +133,28 @@ def authorizations(connection: Connection, **filters: Any) -> list[Row]:
     """As `rows`, each with its settled head."""
     found = rows(connection, schema.authorizations, **filters)
     return with_heads(connection, found, filters.get("at_block"))
+
+
+def allows(purpose: int | None = None, modality: int | None = None) -> list[ColumnElement[bool]]:
+    """Conditions for authorizations whose terms have these bits."""
+    table = schema.authorizations
+    asked = ((table.c.purposes, purpose), (table.c.modalities, modality))
+    return [column.bitwise_and(bits) != 0 for column, bits in asked if bits is not None]
+
+
+def with_status(status: str, now: int) -> list[ColumnElement[bool]]:
+    """Conditions for authorizations that are OPEN, ENDED or CLOSED at a time in seconds."""
+    table = schema.authorizations
+    if status == "CLOSED":
+        return [table.c.status == "CLOSED"]
+    return [table.c.status == "OPEN", table.c.ended_at > now if status == "OPEN" else table.c.ended_at <= now]
+
+
+def ending(after: int | None = None, before: int | None = None) -> list[ColumnElement[bool]]:
+    """Conditions for authorizations that end, or ended, from `after` on and before `before`; seconds."""
+    column = schema.authorizations.c.ended_at
+    bounds = ((column >= after) if after is not None else None, (column < before) if before is not None else None)
+    return [bound for bound in bounds if bound is not None]
 
 
 def with_heads(connection: Connection, found: list[Row], at_block: int | None = None) -> list[Row]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-from ledger.core.database import Amount, Hex
+from ledger.core.database import Amount, Flags, Hex
 
 metadata = MetaData()
 
@@ -205,8 +205,8 @@ authorizations = _state(
     Column("consumer", Hex, nullable=False),
     Column("token", Hex, nullable=False),
     Column("split", Hex, nullable=False),
-    Column("purposes", Amount, nullable=False),  # bits
-    Column("modalities", Amount, nullable=False),  # bits
+    Column("purposes", Flags, nullable=False),
+    Column("modalities", Flags, nullable=False),
     Column("terms", JSON, nullable=False),
     Column("opened", BigInteger, nullable=False),  # block
     Column("status", String, nullable=False),  # OPEN, CLOSED; ENDED follows from the time

@@ -384,3 +384,39 @@ def test_a_latched_mirror_warns_and_is_not_ready(client: httpx.Client, running: 
     assert ready.status_code == 503
     assert "finality was violated" in ready.json()["reasons"]
     assert client.get("/v1/health").json()["finalityViolated"] == {"block": 1}
+
+
+def test_authorizations_are_found_by_purpose_modality_status_and_end(
+    client: httpx.Client, running: Exchange, used: AuthorizationTerms
+) -> None:
+    id_, end = running.world.id(used), used.valid_until
+
+    def found(**asked: Any) -> bool:
+        answer = client.get("/v1/authorizations", params={"limit": 1000} | asked)
+        assert answer.status_code == 200, answer.text
+        return id_ in {row["authorization"] for row in answer.json()["items"]}
+
+    assert found(purpose="RESEARCH", status="OPEN", ends_after=end, ends_before=end + 1)
+    lists = client.get("/v1/codes").json()
+    for table, bits, name in (
+        ("purposes", used.scope.purposes, "purpose"),
+        ("modalities", used.scope.modalities, "modality"),
+    ):
+        for entry in lists[table]:
+            assert found(**{name: entry["code"]}) == bool(bits >> entry["number"] & 1), entry
+    assert not found(status="CLOSED")
+    assert not found(status="ENDED")
+    assert not found(ends_before=end)
+    assert not found(ends_after=end + 1)
+    assert client.get("/v1/authorizations", params={"purpose": "ANYTHING"}).status_code == 422
+    assert client.get("/v1/authorizations", params={"status": "GONE"}).status_code == 422
+
+
+def test_the_highest_purpose_is_a_bit_like_any_other(running: Exchange) -> None:
+    terms = running.open(purposes=1 << 63 | 1)
+    with running.mirror.connect() as connection:
+        for bit, there in ((63, True), (0, True), (62, False)):
+            where = queries.allows(1 << bit)
+            rows = queries.authorizations(connection, where=where, authorization=running.world.id(terms))
+            assert bool(rows) == there, bit
+        assert queries.authorization(connection, running.world.id(terms))["purposes"] == 1 << 63 | 1
