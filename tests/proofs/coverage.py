@@ -11,6 +11,7 @@ from tests.proofs.tree import ROOT, hardhat, lay
 
 TREE = ROOT / "build" / "coverage"
 GOAL = 0.98
+BARE = {"contracts/Forwarder.sol"}  # a constructor without a line of its own
 
 
 def lines() -> dict[str, dict[int, int]]:
@@ -35,7 +36,7 @@ def main() -> int:
         return 2
     found = lines()
     every = {path.relative_to(ROOT).as_posix() for path in (ROOT / "contracts").glob("*.sol")}
-    if missing := every - found.keys():
+    if missing := every - found.keys() - BARE:
         print(f"not counted: {', '.join(sorted(missing))}", file=sys.stderr)
         return 2
     for name, counts in sorted(found.items()):
