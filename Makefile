@@ -1,5 +1,5 @@
 # Every target does its own set-up and says in one line what is missing if it cannot.
-# make demo · test · serve · lint · bench · gas · fuzz · mutate · coverage · slither · halmos · artifacts · clean
+# make demo · test · serve · lint · bench · gas · fuzz · chaos · mutate · coverage · slither · halmos · artifacts · clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -9,7 +9,7 @@ export NO_UPDATE_NOTIFIER := 1
 export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz mutate coverage slither halmos clean lock
+.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz chaos mutate coverage slither halmos clean lock
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -74,6 +74,9 @@ fuzz: setup ## the same Solidity tests and model, with many more runs (FUZZ_RUNS
 	@npx --no-install hardhat build --no-tests >build/contracts.log 2>&1 || { cat build/contracts.log; exit 1; }
 	@FUZZ_RUNS=$${FUZZ_RUNS:-20000} INVARIANT_RUNS=$${INVARIANT_RUNS:-5000} npx --no-install hardhat test solidity
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-500} python -m pytest -q tests/contracts/test_model.py
+
+chaos: setup ## the mirror under random schedules of faults, crashes and reorgs, thousands of them (CHAOS_EXAMPLES)
+	@CHAOS_EXAMPLES=$${CHAOS_EXAMPLES:-5000} python -m pytest -q tests/ledger/mirror/test_chaos.py
 
 mutate: setup ## does the Solidity suite notice a wrong line? 320 of all mutants, 90 % must be noticed
 	@python -m tests.proofs.mutants

@@ -160,7 +160,10 @@ class Chain:
             if at in ("safe", "finalized"):
                 return None  # consortium nodes may not know these tags
             raise
-        return _block(found) if found else None
+        block = _block(found) if found else None
+        if block is not None and isinstance(at, int) and block.number != at:
+            raise NodeError(f"the node returned block {block.number} for block {at}")
+        return block
 
     def code(self, address: Address) -> bytes:
         return bytes.fromhex(self.rpc("eth_getCode", address, "latest")[2:])

@@ -6,7 +6,7 @@ What cannot be true is refused: logs of other contracts or blocks, out of order,
 """
 
 from binascii import a2b_hex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,7 +84,7 @@ class Fetcher:
         self._addresses = sorted(addresses)
         self._ours = {raw(a) for a in addresses}
         self._blooms = {raw(a): _bits(raw(a)) for a in addresses}
-        self._span, self._most = span, LONGEST
+        self._span, self._most, self._allowed = span, LONGEST, LONGEST
         # It only waits for bytes: reading them in a second thread would have two threads in each other's way.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="mirror-fetch")
         self._ahead: tuple[int, int, Future[bytes]] | None = None
@@ -119,14 +119,18 @@ class Fetcher:
                     self.forget()
                     found = self._logs(_between(first, end))
                 break
-            except (RangeRefused, NodeDown):
+            except (RangeRefused, NodeDown) as problem:
                 if end == first:
                     raise
                 # The wording differs from node to node, and so does what it suggests: half is always less.
                 self._most = self._span = max(1, (end - first + 1) // 2)
+                if isinstance(problem, RangeRefused):
+                    self._allowed = self._most
                 end = first + self._span - 1
         count, width = len(found), end - first + 1
         if width == self._span:
+            # It may have been too slow, or away for a moment: what it refused is final, what it missed is not.
+            self._most = min(self._allowed, self._most + self._most // 8 + 1)
             wanted = self._span * 2 if count * 4 < TARGET else self._span * TARGET // max(count, 1)
             self._span = max(1, min(wanted, self._most, self._span * 2))
         grouped: dict[int, list[_Log]] = {}
@@ -170,6 +174,11 @@ class Fetcher:
             (_block(header), self._logs_of(header, answer)) for header, answer in zip(chained, asked, strict=True)
         ]
         return Range(blocks, blocks[0][0], blocks[-1][0])
+
+    def certain(self, numbers: Sequence[int]) -> Iterator[tuple[Block, list[Log]]]:
+        """These blocks with their logs, by their receipts: what decides between two answers."""
+        for header in self.headers(numbers, missing_ok=True).values():
+            yield _block(header), [] if self._surely_none(header) else self._again(header)
 
     def _logs_of(self, header: _Header, answer: Future[bytes] | None) -> list[Log]:
         """One block's logs, asked for by its hash: an answer can be neither short nor of another branch."""

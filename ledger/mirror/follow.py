@@ -33,7 +33,7 @@ from ledger.mirror import packing, queries, schema
 from ledger.mirror.apply import Reader, apply_block, authorizations_of
 from ledger.mirror.queries import Cursor
 from ledger.mirror.store import followed, open_mirror
-from ledger.mirror.work import Work, rewind
+from ledger.mirror.work import EventOutOfPlace, Work, rewind
 
 __all__ = ["FinalityViolated", "Follower", "Progress", "StandingBy", "Writer", "catch_up", "open_mirror", "step"]
 
@@ -119,13 +119,17 @@ class Writer:
         """
         with self.engine.connect() as connection:
             cursor = queries.cursor(connection)
-        if cursor.writer not in ("", self.name) and self._clock() - cursor.seen_at < LEASE:
+        # A time far in the future is a clock that was wrong, not a sign of life.
+        if cursor.writer not in ("", self.name) and abs(self._clock() - cursor.seen_at) < LEASE:
             raise StandingBy("another writer keeps this mirror", writer=cursor.writer)
         first = cursor.number + 1
+        if cursor.violated is not None:
+            self._known = None  # what was known was of the other chain
         head, safe, final = self._heights(until, first)
         if cursor.violated is not None:
             self._clear(cursor)
-            return Progress(cursor.number, head.number, 0, 0)
+            with self.engine.connect() as connection:
+                cursor = queries.cursor(connection)
         if first > head.number:
             return self._at_head(cursor, head, safe, final)
         if final is not None and final.number >= first:
@@ -136,7 +140,14 @@ class Writer:
             return Progress(cursor.number, head.number, 0, 0)
         if not cursor.empty and found.first.parent_hash != cursor.hash:
             return Progress(cursor.number, head.number, 0, self._rewind(cursor))
-        self._apply(cursor, found, head, safe, final)
+        try:
+            self._apply(cursor, found, head, safe, final)
+        except EventOutOfPlace:
+            # What it speaks of may have been left out of an earlier answer.
+            rewound = self._find_short(cursor.number)
+            if not rewound:
+                raise
+            return Progress(cursor.number - rewound, head.number, 0, rewound)
         return Progress(found.last.number, head.number, found.last.number - cursor.number, 0)
 
     def others(self, until: int | None = None) -> Progress:
@@ -339,18 +350,40 @@ class Writer:
             mine = {number: packing.unpack(logs) for number, logs in connection.execute(query)}
         theirs = {block.number: logs for block, logs in found.blocks}
         wrong = None
-        for number in sorted(n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n)):
-            again = self._fetcher.near(number, number)
-            if again is None or again.blocks[0][1] != mine.get(number, []):
-                wrong = number
+        differ = sorted(n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n))
+        for block, logs in self._fetcher.certain(differ):
+            if logs != mine.get(block.number, []):
+                wrong = block.number
                 break
             self.counts["short"] += 1
+        if self._block(cursor.final).hash != cursor.final_hash:
+            return False  # another chain: the next step finds out, and nothing is repaired by it
         if wrong is None:
             with writing(self.engine) as connection:
                 self._take(connection, cursor, checked=found.last.number)
             return found.last.number < cursor.final
         self._repair(cursor, wrong)
         return True
+
+    def _find_short(self, height: int) -> int:
+        """Reads everything again until a block is found of which logs are missing; how many blocks were undone."""
+        before = self.counts["differences"]
+        while self.counts["differences"] == before and self.second_pass():
+            pass
+        with self.engine.connect() as connection:
+            cursor = queries.cursor(connection)
+            blocks = schema.blocks
+            query = select(blocks.c.number, blocks.c.hash, blocks.c.logs).where(blocks.c.number > cursor.final)
+            mine = {n: (h, packing.unpack(logs)) for n, h, logs in connection.execute(query)}
+        if self.counts["differences"] == before:
+            # Of what is not final, too: nothing becomes final while the mirror stands still.
+            for block, logs in self._fetcher.certain(list(mine)):
+                if (block.hash, logs) != mine[block.number]:
+                    if block.hash == mine[block.number][0]:
+                        self._repair(cursor, block.number)
+                    break
+        with self.engine.connect() as connection:
+            return height - queries.cursor(connection).number
 
     def _repair(self, cursor: Cursor, wrong: int) -> None:
         """Goes back to before a block of which the mirror has other logs than the chain."""
