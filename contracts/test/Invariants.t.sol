@@ -25,6 +25,9 @@ contract Handler is World {
     }
 
     Seen[COUNT] private seen;
+    uint256[2] private keys = [uint256(0x5e55), 0x5e56]; // session keys of the consumer
+    uint128[2] private caps = [uint128(3_000_000), 40_000_000];
+    uint256 private signedAway; // the most that a head signed by the first key came to
     uint256 private minted;
     uint256 private withdrawn;
     mapping(address payee => uint256) private sent;
@@ -47,6 +50,7 @@ contract Handler is World {
             seen[i].terms = terms;
             seen[i].id = idOf(terms);
         }
+        for (uint256 k = 0; k < keys.length; ++k) register(keys[k], caps[k]);
         give(consumer, 100_000_000);
         give(provider, 10_000_000);
         minted += 110_000_000;
@@ -86,6 +90,28 @@ contract Handler is World {
         accept(s, head);
         must(paidOf(s.id) >= paidBefore, "paid never falls");
         must(othersThan(which % COUNT) == others, "no other authorization changed");
+    }
+
+    /// @dev A head signed by a session key: taken up to the key's cap on one authorization, and not beyond.
+    function settleByKey(uint256 which, uint32 calls, uint32 rows, uint256 whichKey) external {
+        Seen storage s = seen[which % COUNT];
+        if (!settles(s)) return;
+        uint256 k = whichKey % keys.length;
+        Head memory head = grown(s, calls % 100, rows % 1_000, 0);
+        uint256 due = dueOf(head);
+        IAuthorizations.Settlement memory row = signed(s, head, 0);
+        row.consumerSignature = sign(keys[k], digests.head(address(ledger), s.id, head));
+        if (due <= caps[k]) {
+            ledger.settle(row);
+            accept(s, head);
+            if (k == 0 && due > signedAway) signedAway = due;
+            return;
+        }
+        bytes32 before = keccak256(abi.encode(ledger.reservationOf(s.id), ledger.headDigestOf(s.id)));
+        try ledger.settle(row) {
+            revert Broken("a session key signed away more than its cap");
+        } catch {}
+        must(before == keccak256(abi.encode(ledger.reservationOf(s.id), ledger.headDigestOf(s.id))), "nothing changed");
     }
 
     /// @dev Two heads at once, one of them bad: the good one settles, the bad one changes nothing.
@@ -246,6 +272,10 @@ contract Handler is World {
         }
     }
 
+    function checkKeys() external view {
+        must(signedAway <= caps[0], "a session key stays under its cap");
+    }
+
     function checkPaid() external view {
         for (uint256 i = 0; i < COUNT; ++i) {
             Seen storage s = seen[i];
@@ -360,6 +390,15 @@ contract Handler is World {
         s.head = head;
     }
 
+    function register(uint256 key, uint128 maxDue) private {
+        uint40 expiry = uint40(START + 3_650 days);
+        bytes32 typeHash = keccak256("SessionKey(address wallet,address key,uint40 expiry,uint128 maxDue)");
+        bytes32 structHash = keccak256(abi.encode(typeHash, consumer, vm.addr(key), expiry, maxDue));
+        bytes memory possession = sign(key, digests.digest(address(sessionKeys), structHash));
+        vm.prank(consumer);
+        sessionKeys.registerSessionKey(vm.addr(key), expiry, maxDue, possession);
+    }
+
     function dueOf(Head memory head) private pure returns (uint256) {
         uint256 price = priceOf(head.units[0], head.units[1]);
         return price > head.credits ? price - head.credits : 0;
@@ -402,7 +441,7 @@ contract InvariantsTest is Test {
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
         targets = new FuzzSelector[](1);
         targets[0].addr = address(handler);
-        bytes4[] memory selectors = new bytes4[](14);
+        bytes4[] memory selectors = new bytes4[](15);
         selectors[0] = Handler.deposit.selector;
         selectors[1] = Handler.withdraw.selector;
         selectors[2] = Handler.settle.selector;
@@ -417,6 +456,7 @@ contract InvariantsTest is Test {
         selectors[11] = Handler.closeTogether.selector;
         selectors[12] = Handler.finalize.selector;
         selectors[13] = Handler.passTime.selector;
+        selectors[14] = Handler.settleByKey.selector;
         targets[0].selectors = selectors;
     }
 
@@ -433,6 +473,10 @@ contract InvariantsTest is Test {
 
     function invariant_paid_follows_from_the_accepted_heads() external view {
         handler.checkPaid();
+    }
+
+    function invariant_a_session_key_signs_away_no_more_than_its_cap() external view {
+        handler.checkKeys();
     }
 
     function invariant_shares_add_up_to_what_accrued() external view {
