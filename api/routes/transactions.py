@@ -114,6 +114,6 @@ def transaction(here: StateDep, db: MirrorDep, transaction: str) -> schemas.Tran
     rows = queries.transaction_events(db, found["transaction"], found["block"]) if "block" in found else []
     return schemas.TransactionStatus(
         **found,
-        mirrored="blockHash" in found and queries.has_block(db, found["blockHash"]),
+        mirrored="blockHash" in found and queries.has_block(db, found["block"], found["blockHash"]),
         events=[{"contract": r["contract"], "event": r["event"], "args": r["args"]} for r in rows],
     )

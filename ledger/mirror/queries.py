@@ -66,8 +66,11 @@ def position(connection: Connection) -> Block | None:
     return None if found.empty else found.block()
 
 
-def has_block(connection: Connection, block_hash: Hash32) -> bool:
-    """True if the mirror has applied this very block. Of final blocks only those with logs are known."""
+def has_block(connection: Connection, number: int, block_hash: Hash32) -> bool:
+    """True if the mirror has applied this very block. Final ones are not forgotten, though not all are kept."""
+    found = cursor(connection)
+    if number <= found.final:
+        return True
     table = schema.blocks
     return connection.execute(select(table.c.number).where(table.c.hash == block_hash)).first() is not None
 

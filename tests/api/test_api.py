@@ -420,3 +420,18 @@ def test_the_highest_purpose_is_a_bit_like_any_other(running: Exchange) -> None:
             rows = queries.authorizations(connection, where=where, authorization=running.world.id(terms))
             assert bool(rows) == there, bit
         assert queries.authorization(connection, running.world.id(terms))["purposes"] == 1 << 63 | 1
+
+
+def test_a_transaction_without_our_events_is_mirrored_also_when_it_is_final(
+    client: httpx.Client, running: Exchange
+) -> None:
+    key = running.world.stranger
+    receipt = running.world.send(key, "token.mint", to=key.address, amount="1")  # a token's events are not ours
+    for _ in range(12):
+        answer = client.get(f"/v1/transactions/{receipt.transaction}", headers={"Ledger-Min-Block": str(receipt.block)})
+        assert answer.json()["mirrored"] is True, answer.json()
+        running.world.chain.rpc("evm_mine")
+    running.follow()
+    with running.mirror.connect() as connection:
+        assert queries.cursor(connection).final > receipt.block
+    assert client.get(f"/v1/transactions/{receipt.transaction}").json()["mirrored"] is True
