@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -44,9 +45,13 @@ def own_world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of this test process's own; its URL."""
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of this test process's own; its URL.
+
+    Not in pytest's folder: as root the server runs as another user, and every pytest that begins shuts that folder to
+    others.
+    """
+    with TemporaryDirectory(prefix="sluice-postgres-") as folder, postgres_server(Path(folder) / "data") as url:
         yield url
 
 

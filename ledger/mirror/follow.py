@@ -144,7 +144,7 @@ class Writer:
             self._apply(cursor, found, head, safe, final)
         except EventOutOfPlace:
             # What it speaks of may have been left out of an earlier answer.
-            rewound = self._find_short(cursor.number)
+            rewound = self._find_short(cursor)
             if not rewound:
                 raise
             return Progress(cursor.number - rewound, head.number, 0, rewound)
@@ -340,50 +340,65 @@ class Writer:
         """
         with self.engine.connect() as connection:
             cursor = queries.cursor(connection)
-            first = max(cursor.checked + 1, self.deployment.block)
-            if first > cursor.final or cursor.violated is not None:
-                return False
-            found = self._fetcher.range(first, cursor.final)
-            blocks = schema.blocks
-            between = (blocks.c.number >= first) & (blocks.c.number <= found.last.number) & (blocks.c.log_count > 0)
-            query = select(blocks.c.number, blocks.c.logs).where(between)
-            mine = {number: packing.unpack(logs) for number, logs in connection.execute(query)}
-        theirs = {block.number: logs for block, logs in found.blocks}
-        wrong = None
-        differ = sorted(n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n))
-        for block, logs in self._fetcher.certain(differ):
-            if logs != mine.get(block.number, []):
-                wrong = block.number
-                break
-            self.counts["short"] += 1
+        first = max(cursor.checked + 1, self.deployment.block)
+        if first > cursor.final or cursor.violated is not None:
+            return False
+        last, wrong = self._compare(cursor, first)
         if self._block(cursor.final).hash != cursor.final_hash:
             return False  # another chain: the next step finds out, and nothing is repaired by it
         if wrong is None:
             with writing(self.engine) as connection:
-                self._take(connection, cursor, checked=found.last.number)
-            return found.last.number < cursor.final
+                self._take(connection, cursor, checked=last)
+            return last < cursor.final
         self._repair(cursor, wrong)
         return True
 
-    def _find_short(self, height: int) -> int:
-        """Reads everything again until a block is found of which logs are missing; how many blocks were undone."""
-        before = self.counts["differences"]
-        while self.counts["differences"] == before and self.second_pass():
-            pass
+    def _compare(self, cursor: Cursor, first: int) -> tuple[int, int | None]:
+        """Reads a range of final blocks: its last block, and the first of which the mirror has other logs."""
+        found = self._fetcher.range(first, cursor.final)
+        blocks = schema.blocks
+        between = (blocks.c.number >= first) & (blocks.c.number <= found.last.number) & (blocks.c.log_count > 0)
         with self.engine.connect() as connection:
-            cursor = queries.cursor(connection)
+            query = select(blocks.c.number, blocks.c.logs).where(between)
+            mine = {number: packing.unpack(logs) for number, logs in connection.execute(query)}
+        theirs = {block.number: logs for block, logs in found.blocks}
+        differ = sorted(n for n in mine.keys() | theirs.keys() if mine.get(n) != theirs.get(n))
+        for block, logs in self._fetcher.certain(differ):
+            if logs != mine.get(block.number, []):
+                return found.last.number, block.number
+            self.counts["short"] += 1
+        return found.last.number, None
+
+    def _find_short(self, cursor: Cursor) -> int:
+        """Reads all there is again until a block is found of which logs are missing; how many blocks were undone.
+
+        From the beginning: the second pass may have been answered short as well. It is not counted as one.
+        """
+        first, wrong = self.deployment.block, None
+        while wrong is None and first <= cursor.final:
+            last, wrong = self._compare(cursor, first)
+            first = last + 1
+        if cursor.final_hash is not None and self._block(cursor.final).hash != cursor.final_hash:
+            return 0
+        # Of what is not final, too: nothing becomes final while the mirror stands still.
+        wrong = wrong or self._wrong_near(cursor)
+        if wrong is None:
+            return 0
+        self._repair(cursor, wrong)
+        return cursor.number - wrong + 1
+
+    def _wrong_near(self, cursor: Cursor) -> int | None:
+        """The first block that is not final and of which the mirror has other logs than the chain."""
+        with self.engine.connect() as connection:
             blocks = schema.blocks
             query = select(blocks.c.number, blocks.c.hash, blocks.c.logs).where(blocks.c.number > cursor.final)
-            mine = {n: (h, packing.unpack(logs)) for n, h, logs in connection.execute(query)}
-        if self.counts["differences"] == before:
-            # Of what is not final, too: nothing becomes final while the mirror stands still.
-            for block, logs in self._fetcher.certain(list(mine)):
-                if (block.hash, logs) != mine[block.number]:
-                    if block.hash == mine[block.number][0]:
-                        self._repair(cursor, block.number)
-                    break
-        with self.engine.connect() as connection:
-            return height - queries.cursor(connection).number
+            mine = {number: (hash_, packing.unpack(logs)) for number, hash_, logs in connection.execute(query)}
+        for block, logs in self._fetcher.certain(list(mine)):
+            if block.hash != mine[block.number][0]:
+                return None  # the chain moved: the next step finds out
+            if logs != mine[block.number][1]:
+                return block.number
+        return None
 
     def _repair(self, cursor: Cursor, wrong: int) -> None:
         """Goes back to before a block of which the mirror has other logs than the chain."""
