@@ -177,7 +177,7 @@ class Fetcher:
 
     def certain(self, numbers: Sequence[int]) -> Iterator[tuple[Block, list[Log]]]:
         """These blocks with their logs, by their receipts: what decides between two answers."""
-        for header in self.headers(numbers, missing_ok=True).values():
+        for header in self.headers(numbers).values():
             yield _block(header), [] if self._surely_none(header) else self._again(header)
 
     def _logs_of(self, header: _Header, answer: Future[bytes] | None) -> list[Log]:

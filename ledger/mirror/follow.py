@@ -151,10 +151,12 @@ class Writer:
         return Progress(found.last.number, head.number, found.last.number - cursor.number, 0)
 
     def others(self, until: int | None = None) -> Progress:
-        """How far another writer has come."""
+        """How far another writer has come. Raises FinalityViolated if it came no further for that."""
         head = self._block("latest" if until is None else until)
         with self.engine.connect() as connection:
             cursor = queries.cursor(connection)
+        if cursor.violated is not None:
+            raise FinalityViolated("the mirror is latched: the chain took back what was final", **cursor.violated)
         there = cursor.number > head.number or cursor.hash == head.hash
         return Progress(cursor.number if there else min(cursor.number, head.number - 1), head.number, 0, 0)
 

@@ -16,7 +16,7 @@ from ledger.core.errors import DatabaseCorrupt
 from ledger.core.ids import ZERO_HASH, Address, raw
 from ledger.core.terms import AuthorizationTerms, Quad, UsageHead
 from ledger.mirror import queries, schema
-from ledger.mirror.follow import Follower, catch_up, open_mirror, step
+from ledger.mirror.follow import FinalityViolated, Follower, catch_up, open_mirror, step
 from ledger.mirror.schema import BASIS
 from ledger.mirror.store import DeploymentDiffers, SchemaOutdated
 from tests.world import DAY, World, digest
@@ -344,6 +344,14 @@ def test_opening_twice_keeps_what_is_there(world: World, database: Target) -> No
 
 def test_unknown_things_are_not_found(mirror: Engine, world: World) -> None:
     assert queries.end_note(mirror, digest("nothing")) == ""
+
+
+def test_a_latched_mirror_of_another_writer_has_not_caught_up(mirror: Engine, world: World) -> None:
+    with writing(mirror) as connection:
+        latched = {"violated": {"block": 1}, "writer": "another", "seen_at": int(time.time())}
+        connection.execute(schema.cursor.update().values(**latched))
+    with pytest.raises(FinalityViolated):
+        follow(mirror, world)
 
 
 def test_two_writers_apply_each_block_once(world: World, database: Target, tmp_path: Path) -> None:
