@@ -504,6 +504,8 @@ _NOTED = {
     ("Forwarder", "ExecutedForwardRequest"),
     ("Forwarder", "EIP712DomainChanged"),
     ("SessionKeys", "EIP712DomainChanged"),
+    ("UsageLedger", "EIP712DomainChanged"),
+    ("InvoiceLedger", "EIP712DomainChanged"),
     ("UsageLedger", "SettlementSkipped"),
     ("InvoiceLedger", "SettlementSkipped"),
     ("UsageLedger", "Renewed"),

@@ -145,8 +145,9 @@ class Work:
     def next_number(self) -> int:
         """Of the authorization that is opened now."""
         if self._opened is None:
-            count = select(func.count()).select_from(schema.authorizations).where(schema.holds(schema.authorizations))
-            self._opened = self.connection.execute(count).scalar_one()
+            table = schema.authorizations
+            highest = select(func.max(table.c.number)).where(schema.holds(table))
+            self._opened = self.connection.execute(highest).scalar() or 0
         self._opened += 1
         return self._opened
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from ledger.chain.artifacts import CORE, items
 from ledger.chain.client import Chain, NodeDown, NodeError, WrongChain
 from ledger.chain.decode import UndecodableLog
 from ledger.core.database import Target, writing
@@ -16,6 +17,7 @@ from ledger.core.errors import DatabaseCorrupt
 from ledger.core.ids import ZERO_HASH, Address, raw
 from ledger.core.terms import AuthorizationTerms, Quad, UsageHead
 from ledger.mirror import queries, schema
+from ledger.mirror.apply import _HANDLERS, _NOTED
 from ledger.mirror.follow import FinalityViolated, Follower, catch_up, open_mirror, step
 from ledger.mirror.schema import BASIS
 from ledger.mirror.store import DeploymentDiffers, SchemaOutdated
@@ -398,3 +400,10 @@ def test_a_deployment_that_is_not_there_or_not_the_same_is_refused(world: World)
         other.check(world.chain)
     with pytest.raises(WrongChain, match="genesis"):
         replace(here, genesis=ZERO_HASH).check(world.chain)
+
+
+def test_every_event_of_the_contracts_changes_something_or_is_known_not_to() -> None:
+    known = {*_HANDLERS, *_NOTED} | {("", "Settled")}
+    events = [(contract, name) for contract in CORE for name in items(contract, "event")]
+    assert len(events) > 60
+    assert [e for e in events if e not in known and ("", e[1]) not in known] == []
