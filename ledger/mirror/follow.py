@@ -279,7 +279,7 @@ class Writer:
 
     def _take_back(self, connection: Connection, cursor: Cursor, shared: Block) -> int:
         self._take(connection, cursor)
-        rewind(connection, shared.number)
+        rewind(connection, shared.number, cursor.final)
         values = {
             "number": shared.number,
             "hash": shared.hash,

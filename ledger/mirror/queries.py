@@ -293,32 +293,35 @@ def transaction_events(connection: Connection, transaction: Hash32, block: int) 
 
 def _decoded(connection: Connection, numbers: list[int], wanted: Callable[[int, Log], bool]) -> list[Row]:
     """Those logs of these blocks that are wanted, in order."""
-    names = _names(connection)
-    found: list[Row] = []
-    for block in _blocks(connection, numbers):
-        for log in packing.unpack(block["logs"]):
-            if not wanted(block["number"], log):
-                continue
-            event = decode_log(log, names)
-            found.append(
-                {
-                    "block_number": block["number"],
-                    "block_hash": block["hash"],
-                    "timestamp": block["timestamp"],
-                    "log_index": log.log_index,
-                    "transaction_hash": event.transaction,
-                    "address": event.address,
-                    "topics": ["0x" + topic.hex() for topic in log.topics],
-                    "data": "0x" + log.data.hex(),
-                    "contract": event.contract,
-                    "event": event.name,
-                    "args": event.args,
-                }
-            )
-    return found
+    names = contract_names(connection)
+    return [
+        decoded(log, names, block["number"], block["hash"], block["timestamp"])
+        for block in _blocks(connection, numbers)
+        for log in packing.unpack(block["logs"])
+        if wanted(block["number"], log)
+    ]
 
 
-def _names(connection: Connection) -> dict[Address, str]:
+def decoded(log: Log, names: dict[Address, str], number: int, block_hash: Hash32, timestamp: int) -> Row:
+    """A log as a row: where it stands, as it was, and what it says."""
+    event = decode_log(log, names)
+    return {
+        "block_number": number,
+        "block_hash": block_hash,
+        "timestamp": timestamp,
+        "log_index": log.log_index,
+        "transaction_hash": event.transaction,
+        "address": event.address,
+        "topics": ["0x" + topic.hex() for topic in log.topics],
+        "data": "0x" + log.data.hex(),
+        "contract": event.contract,
+        "event": event.name,
+        "args": event.args,
+    }
+
+
+def contract_names(connection: Connection) -> dict[Address, str]:
+    """Address → name of the contracts that are mirrored."""
     document = connection.execute(select(schema.deployment.c.document)).scalar_one()
     return {address: name for name, address in document["contracts"].items()}
 
@@ -340,7 +343,7 @@ def transactions(connection: Connection, before: int | None, limit: int) -> list
     query = select(table.c.number).where(table.c.log_count > 0).order_by(table.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(table.c.number < before)
-    names = _names(connection)
+    names = contract_names(connection)
     found: list[Row] = []
     for block in sorted(_blocks(connection, list(connection.execute(query).scalars())), key=lambda b: -b["number"]):
         done: dict[bytes, Row] = {}

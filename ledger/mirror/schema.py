@@ -67,6 +67,19 @@ blocks = Table(
     Column("digest", LargeBinary, nullable=False),  # after this block
 )
 
+APPLIED, RETRACTED, REVOKED = 0, 1, 2
+
+journal = Table(
+    "journal",  # what readers were told, in order: blocks with logs as they were applied and taken back
+    metadata,
+    Column("entry", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3 …
+    Column("kind", SmallInteger, nullable=False),  # APPLIED; taken back: RETRACTED, or REVOKED if it was final already
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Hex, nullable=False, index=True),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("logs", LargeBinary),  # of what was taken back, as they were: nothing is lost; NULL: they are in `blocks`
+)
+
 events = Table(
     "events",  # every log but settlements, which have a table of their own
     metadata,

@@ -73,6 +73,7 @@ class Work:
         self.settlements: list[tuple[Any, ...]] = []  # rows, ids as bytes, in the order of the columns
         self._events: list[Row] = []
         self._blocks: list[Row] = []
+        self._journal: list[Row] = []
         self.standings: dict[bytes, Standing] = {}
         self._accrued: dict[tuple[str, str], int] = {}  # in this block, by split and token
         self.transactions: dict[bytes, int] = {}  # of this block: hash → place
@@ -207,6 +208,8 @@ class Work:
         self._accrued.clear()
         packed = packing.pack(logs)
         if logs:
+            row = {"kind": schema.APPLIED, "number": block.number, "hash": block.hash, "timestamp": block.timestamp}
+            self._journal.append(row)
             lines = [digest.line(table, row | {"since": block.number}) for (table, _), row in self._touched.items()]
             self.digest = digest.extend(self.digest, block.hash, packed, lines)
             self._touched.clear()
@@ -241,6 +244,7 @@ class Work:
         for table, facts in self._facts.items():
             self._insert(table, facts)
         write_settlements(self.connection, self.settlements)
+        write_journal(self.connection, self._journal)
 
     def _insert(self, table: Table, rows: list[Row]) -> None:
         if rows:
@@ -293,8 +297,24 @@ def _copied(r: tuple[Any, ...]) -> str:
     )
 
 
-def rewind(connection: Connection, to_block: int) -> None:
-    """Undoes every block after `to_block`."""
+def write_journal(connection: Connection, rows: Sequence[Row]) -> None:
+    """Adds entries after the last one."""
+    if not rows:
+        return
+    last = connection.execute(select(func.max(schema.journal.c.entry))).scalar() or 0
+    connection.execute(insert(schema.journal), [{"logs": None, "entry": last + n, **r} for n, r in enumerate(rows, 1)])
+
+
+def rewind(connection: Connection, to_block: int, final: int) -> None:
+    """Undoes every block after `to_block`; up to `final` they had been called final. The journal keeps their logs."""
+    blocks = schema.blocks
+    columns = (blocks.c.number, blocks.c.hash, blocks.c.timestamp, blocks.c.logs)
+    gone = select(*columns).where(blocks.c.number > to_block, blocks.c.log_count > 0)
+    entries = [
+        {**row, "kind": schema.REVOKED if row["number"] <= final else schema.RETRACTED}
+        for row in connection.execute(gone.order_by(blocks.c.number.desc())).mappings()
+    ]
+    write_journal(connection, entries)
     for table in schema.STATE:
         keys = [table.c[name] for name in table.info["keys"]]
         again = select(*keys).where(table.c.since > to_block)

@@ -34,6 +34,7 @@ from ledger.mirror.store import followed
 from ledger.mirror.work import EventOutOfPlace, Work
 from tests.chaos import LIES, WORDINGS, ChaosNode, Fault
 from tests.databases import fresh_database
+from tests.listener import Listener, places
 from tests.world import World, log_tree
 
 EXAMPLES = int(os.environ.get("CHAOS_EXAMPLES", "200"))  # schedules in all: seven of ten on SQLite
@@ -67,6 +68,9 @@ def same_as_rebuilt(engine: Engine, chain: Chain, deployment: Deployment, path: 
         for name in mine:
             assert mine[name] == theirs[name], name
         assert queries.contents_digest(engine) == queries.contents_digest(fresh)
+        listener = Listener(limit=50)
+        listener.listen(engine)
+        assert listener.has == places(fresh)
     finally:
         fresh.dispose()
 
