@@ -7,8 +7,13 @@ import argparse
 import json
 import sys
 
+from fastapi import FastAPI
+
 from api.app import create_app
 from api.deps import State
+from api.observe import log_json
+from api.sessions import Sessions, open_sessions
+from api.tips import Tips
 from ledger.chain.client import Chain
 from ledger.chain.deploy import Deployment
 from ledger.config import settings
@@ -16,6 +21,7 @@ from ledger.core import loopback
 from ledger.core.errors import SluiceError
 from ledger.metering.log import open_usage
 from ledger.mirror.follow import Follower, open_mirror
+from ledger.webhooks.store import open_webhooks
 
 
 def main() -> int:
@@ -28,8 +34,18 @@ def main() -> int:
         type=int,
         help="blocks below the head that are final, where the node does not know `finalized`; 0: instant finality",
     )
+    parser.add_argument("--origin", help="this server as its readers see it, https://ledger.example; for signing in")
+    parser.add_argument("--proxy", action="store_true", help="behind a reverse proxy: X-Forwarded-For names the reader")
+    parser.add_argument(
+        "--rate", type=float, default=100, help="requests a second of one reader, 0: no limit (default 100)"
+    )
+    parser.add_argument(
+        "--private-webhooks", action="store_true", help="webhooks may go to plain HTTP and one's own network"
+    )
+    parser.add_argument("--log", action="store_true", help="a line of JSON for each request, to stderr")
     parser.add_argument("--json", action="store_true", help="say where it listens as JSON")
     options = parser.parse_args()
+    log_json("INFO" if options.log else "WARNING")
     here = settings(options.home, options.rpc)
 
     def tell(text: str) -> None:
@@ -43,8 +59,27 @@ def main() -> int:
         mirror = open_mirror(here.mirror, deployment)
         usage = open_usage(here.usage)
         follower = Follower(mirror, Chain(here.rpc, attempts=1), deployment, final_depth=options.final_depth)
-        state = State(mirror, usage, Chain(here.rpc, notice=tell), deployment, follower)
-        loopback.run(lambda _: create_app(state), options.port, ready)
+        webhooks, opened = open_webhooks(here.webhooks, deployment), open_sessions(here.sessions, deployment)
+        chain = Chain(here.rpc, notice=tell)
+
+        def make(url: str) -> FastAPI:
+            origin = options.origin.rstrip("/") if options.origin else url
+            state = State(
+                mirror=mirror,
+                usage=usage,
+                webhooks=webhooks,
+                sessions=Sessions(opened, chain, deployment.chain_id, origin),
+                chain=chain,
+                deployment=deployment,
+                follower=follower,
+                tips=Tips(mirror),
+                origin=origin,
+                rate=options.rate,
+                private_webhooks=options.private_webhooks,
+            )
+            return create_app(state)
+
+        loopback.run(make, options.port, ready, proxy=options.proxy)
     except SluiceError as problem:
         tell(f"✗ {problem.message} [{problem.code}]")
         return 1

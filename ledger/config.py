@@ -14,7 +14,7 @@ DEFAULT_API = "http://127.0.0.1:8480"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`home` holds deployment.json, usage.db and, unless `database` names a PostgreSQL database, mirror.db."""
+    """`home` holds deployment.json, usage.db and, unless `database` names a PostgreSQL database, the others."""
 
     home: Path
     rpc: str
@@ -28,6 +28,14 @@ class Settings:
     @property
     def mirror(self) -> Path | str:
         return self.database or self.home / "mirror.db"
+
+    @property
+    def webhooks(self) -> Path | str:
+        return self.database or self.home / "webhooks.db"
+
+    @property
+    def sessions(self) -> Path | str:
+        return self.database or self.home / "sessions.db"
 
     @property
     def usage(self) -> Path:

@@ -17,6 +17,7 @@ from eth_typing import Hash32 as Digest
 from ledger.chain.prepared import PreparedTransaction
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
 from ledger.core.ids import Address, checksum, parse_address, raw
+from ledger.core.siwe import personal_digest
 from ledger.core.typed_data import Domain, Message
 
 
@@ -37,6 +38,11 @@ class Wallet:
     def sign(self, message: Message, domain: Domain) -> str:
         """65 bytes r ‖ s ‖ v as 0x-hex."""
         signed = self._account.unsafe_sign_hash(Digest(raw(message.digest(domain))))
+        return "0x" + bytes(signed.signature).hex()
+
+    def sign_text(self, text: str) -> str:
+        """65 bytes r ‖ s ‖ v as 0x-hex over a text (EIP-191): signing in."""
+        signed = self._account.unsafe_sign_hash(Digest(raw(personal_digest(text))))
         return "0x" + bytes(signed.signature).hex()
 
     def sign_transaction(self, prepared: PreparedTransaction) -> str:

@@ -14,10 +14,14 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from api.deps import State
+from api.sessions import Sessions, open_sessions
+from api.tips import Tips
 from ledger.chain.client import Chain
+from ledger.core import siwe
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.loopback import HOST, listen
 from ledger.core.ratecard import MAX_UNITS, Meter, Tier
+from ledger.core.siwe import SignIn
 from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.metering.client import Consumer
 from ledger.metering.gateway import Gateway, create_gateway
@@ -25,7 +29,8 @@ from ledger.metering.log import SignedHead, open_usage
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries, schema
 from ledger.mirror.follow import Follower, catch_up, open_mirror
-from tests.world import World
+from ledger.webhooks.store import open_webhooks
+from tests.world import Key, World
 
 METERS = (
     Meter(1, 10, (Tier(100, 10_000), Tier(MAX_UNITS, 6_000))),
@@ -155,10 +160,45 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
 
 
 @contextmanager
-def api(running: Exchange) -> Iterator[httpx.Client]:
+def api(running: Exchange, **options: Any) -> Iterator[httpx.Client]:
     """The API over this exchange's databases."""
     world = running.world
     follower = Follower(running.mirror, Chain(world.chain.url, attempts=1), world.deployment, interval=0.02)
-    state = State(running.mirror, running.usage, world.chain, world.deployment, follower)
-    with served(create_app(state)) as url, httpx.Client(base_url=url, timeout=10) as client:
+    opened = open_sessions(running.folder / "sessions.db", world.deployment)
+    webhooks = open_webhooks(running.folder / "webhooks.db", world.deployment)
+    listener = listen(0)
+    origin = f"http://{HOST}:{listener.getsockname()[1]}"
+    state = State(
+        mirror=running.mirror,
+        usage=running.usage,
+        webhooks=webhooks,
+        sessions=Sessions(opened, world.chain, world.deployment.chain_id, origin),
+        chain=world.chain,
+        deployment=world.deployment,
+        follower=follower,
+        tips=Tips(running.mirror),
+        origin=origin,
+        **{"private_webhooks": True} | options,
+    )
+    with served(create_app(state), listener) as url, httpx.Client(base_url=url, timeout=10) as client:
         yield client
+    opened.dispose()
+    webhooks.dispose()
+
+
+def sign_in(client: httpx.Client, key: Key, chain_id: int = 31337) -> dict[str, str]:
+    """A session of this wallet, as headers."""
+    origin = str(client.base_url).rstrip("/")
+    message = SignIn(
+        domain=origin.split("//")[1],
+        address=key.address,
+        uri=origin,
+        chain_id=chain_id,
+        nonce=client.post("/v1/session/nonce").json()["nonce"],
+        issued_at=siwe.written(time.time()),
+        statement="Read the ledger",
+    )
+    body = {"message": message.text(), "signature": key.sign_text(message.text())}
+    answer = client.post("/v1/session", json=body)
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['token']}"}

@@ -19,6 +19,7 @@ from ledger.core.ids import ZERO_HASH, Address, Hash32, checksum, hash_of, raw
 from ledger.core.merkle import Tree
 from ledger.core.money import currency_token
 from ledger.core.ratecard import MAX_UNITS, Meter, RateCard, Split, Tier
+from ledger.core.siwe import personal_digest
 from ledger.core.terms import INVOICED, Acceptance, Approval, AuthorizationTerms, Offer, Quad, Scope, UsageHead
 from ledger.core.typed_data import Domain, Message
 
@@ -47,6 +48,11 @@ class Key:
 
     def sign(self, message: Message, domain: Domain) -> str:
         signed = self.account.unsafe_sign_hash(Digest(raw(message.digest(domain))))
+        return "0x" + bytes(signed.signature).hex()
+
+    def sign_text(self, text: str) -> str:
+        """EIP-191."""
+        signed = self.account.unsafe_sign_hash(Digest(raw(personal_digest(text))))
         return "0x" + bytes(signed.signature).hex()
 
     def sign_transaction(self, prepared: PreparedTransaction) -> str:

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from api.deps import MirrorDep, State, StateDep
-from api.routes.registries import AtBlock
+from api import schemas
+from api.deps import State, StateDep
+from api.problems import PROBLEMS, READ
+from api.reading import ReadDep, View, run
 from ledger.mirror import queries
 
 router = APIRouter(tags=["health"])
@@ -20,49 +21,51 @@ BEHIND = 10  # blocks behind the chain with which it is still ready
 READY = ("following", "standing_by")  # standing by, another process writes what this one reads
 
 
-@router.get("/v1/health", summary="State of node and mirror; 503 while reads are old")
-def health(here: StateDep, response: Response) -> dict[str, Any]:
-    follower = here.follower
-    with here.mirror.connect() as connection:
-        tip = queries.cursor(connection)
-    answer: dict[str, Any] = {
-        "status": "ok" if follower.well() else "degraded",
-        "mirror": follower.state,
-        "chainId": here.deployment.chain_id,
-        "block": None if tip.empty else tip.number,
-        "blockHash": None if tip.empty else tip.hash,
-        "safe": tip.safe,
-        "final": tip.final,
-        "checkedAgain": tip.checked,
-        "head": follower.progress.head if follower.progress else None,
-        "nodeAnsweredSecondsAgo": round(time.time() - follower.checked_at, 1) if follower.checked_at else None,
-    }
-    if tip.violated is not None:
-        answer["finalityViolated"] = tip.violated
-    if follower.problem is not None:
-        answer["problem"] = {"code": follower.problem.code, "detail": follower.problem.message}
+@router.get(
+    "/v1/health",
+    summary="State of node and mirror; 503 while reads are old",
+    responses=PROBLEMS | {503: {"model": schemas.Health, "description": "reads are old"}},
+)
+async def health(here: StateDep, response: Response) -> schemas.Health:
+    follower, tip = here.follower, await here.tips.now()
     if not follower.well():
         response.status_code = 503
-    return answer
+    problem = follower.problem
+    return schemas.Health(
+        status="ok" if follower.well() else "degraded",
+        mirror=follower.state,
+        chain_id=here.deployment.chain_id,
+        block=None if tip.empty else tip.number,
+        block_hash=None if tip.empty else tip.hash,
+        safe=tip.safe,
+        final=tip.final,
+        checked_again=tip.checked,
+        head=follower.progress.head if follower.progress else None,
+        node_answered_seconds_ago=round(time.time() - follower.checked_at, 1) if follower.checked_at else None,
+        finality_violated=tip.violated,
+        problem=schemas.HealthProblem(code=problem.code, detail=problem.message) if problem is not None else None,
+    )
 
 
 @router.get("/health/live", summary="The process answers")
-def live() -> dict[str, str]:
-    return {"status": "ok"}
+async def live() -> schemas.Live:
+    return schemas.Live(status="ok")
 
 
-@router.get("/health/ready", summary="Reads are fresh: 503 while the mirror is behind, latched or cut off")
-def ready(here: StateDep, response: Response) -> dict[str, Any]:
-    reasons = _not_ready(here)
+@router.get(
+    "/health/ready",
+    summary="Reads are fresh: 503 while the mirror is behind, latched or cut off",
+    responses={503: {"model": schemas.Ready, "description": "why it is not ready"}},
+)
+async def ready(here: StateDep, response: Response) -> schemas.Ready:
+    reasons = await _not_ready(here)
     if reasons:
         response.status_code = 503
-    return {"status": "not ready" if reasons else "ready", "reasons": reasons}
+    return schemas.Ready(status="not ready" if reasons else "ready", reasons=reasons)
 
 
-def _not_ready(here: State) -> list[str]:
-    follower = here.follower
-    with here.mirror.connect() as connection:
-        tip = queries.cursor(connection)
+async def _not_ready(here: State) -> list[str]:
+    follower, tip = here.follower, await here.tips.now()
     reasons = []
     if follower.state not in READY:
         reasons.append(f"the mirror is {follower.state}")
@@ -77,24 +80,37 @@ def _not_ready(here: State) -> list[str]:
     return reasons
 
 
-@router.get("/v1/digest", summary="One hash for all that is mirrored, now or at a block: equal for equal contents")
-def digest(here: StateDep, db: MirrorDep, at_block: AtBlock = None) -> dict[str, Any]:
-    tip = queries.cursor(db)
-    block = tip.number if at_block is None else min(at_block, tip.number)
-    found = tip.digest if block == tip.number else queries.digest_at(db, here.deployment, block)
-    return {"block": block, "digest": "0x" + found.hex()}
+@router.get(
+    "/v1/digest",
+    summary="One hash for all that is mirrored, now or at a block: equal for equal contents",
+    response_model=schemas.DigestAt,
+    responses=READ,
+)
+async def digest(read: ReadDep, here: StateDep) -> Response:
+    def make(view: View) -> schemas.DigestAt:
+        block = view.tip.number if view.at_block is None else view.at_block
+        found = view.tip.digest if block == view.tip.number else queries.digest_at(view.db, here.deployment, block)
+        return schemas.DigestAt(block=block, digest="0x" + found.hex())
+
+    return await read.one(make, keep=False)
 
 
 @router.get("/metrics", summary="For Prometheus", include_in_schema=False)
-def metrics(here: StateDep) -> Response:
-    registry = CollectorRegistry()
-    registry.register(_Mirror(here))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+async def metrics(here: StateDep, request: Request) -> Response:
+    registry: CollectorRegistry = request.app.state.registry
+    text = await run(here, lambda: generate_latest(registry))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-class _Mirror(Collector):
+class Mirror(Collector):
+    """What the mirror says of itself."""
+
     def __init__(self, here: State) -> None:
         self._here = here
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing is known before it is asked for; without this, registering would ask."""
+        return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         follower = self._here.follower

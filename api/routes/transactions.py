@@ -3,22 +3,25 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from api import schemas
-from api.deps import MirrorDep, StateDep
-from api.routes.registries import Limit
+from api.deps import After, HashText, State, StateDep
+from api.problems import PROBLEMS, READ, WRITE
+from api.reading import Format, Items, ReadDep, View, run
 from ledger.chain.decode import Reverted
 from ledger.chain.operations import OPERATIONS
 from ledger.chain.prepared import prepare
 from ledger.chain.send import broadcast, status_of
 from ledger.core.errors import InputInvalid, NotFound
-from ledger.core.ids import parse_address, parse_hash
+from ledger.core.ids import Hash32, parse_address
 from ledger.core.terms import Acceptance, AuthorizationTerms, Offer, UsageHead
 from ledger.mirror import queries
+from ledger.webhooks.cloudevents import numbers_as_text
 
 router = APIRouter(prefix="/v1", tags=["transactions"])
 
-Before = Annotated[int | None, Query(ge=0, lt=2**62, description="`next` of the page before")]
+Blocks = Annotated[int, Query(ge=1, le=1000, description="blocks a page, all of one or nothing")]
 
 _MESSAGES = {m.__name__: m for m in (AuthorizationTerms, Offer, Acceptance, UsageHead)}
 
@@ -48,18 +51,25 @@ def _words(message: AuthorizationTerms | Offer | Acceptance | UsageHead) -> dict
             }
 
 
-@router.get("/operations", summary="The writes there are, with their arguments")
-def operations() -> dict[str, Any]:
-    return {name: {"arguments": dict(o.arguments), "zh": o.zh, "en": o.en} for name, o in OPERATIONS.items()}
+@router.get("/operations", summary="The writes there are, with their arguments", responses=PROBLEMS)
+async def operations() -> dict[str, schemas.OperationArguments]:
+    return {
+        name: schemas.OperationArguments(arguments=dict(o.arguments), zh=o.zh, en=o.en)
+        for name, o in OPERATIONS.items()
+    }
 
 
-@router.get("/deployment", summary="Chain and contract addresses")
-def deployment(here: StateDep) -> dict[str, Any]:
-    return here.deployment.as_json()
+@router.get("/deployment", summary="Chain and contract addresses", responses=PROBLEMS)
+async def deployment(here: StateDep) -> schemas.Deployment:
+    return schemas.Deployment.model_validate(here.deployment.as_json())
 
 
-@router.post("/transactions/prepare", summary="An unsigned transaction, explained and simulated")
-def prepare_transaction(here: StateDep, request: schemas.PrepareRequest) -> schemas.PreparedTransaction:
+@router.post("/transactions/prepare", summary="An unsigned transaction, explained and simulated", responses=WRITE)
+async def prepare_transaction(here: StateDep, request: schemas.PrepareRequest) -> schemas.PreparedTransaction:
+    return await run(here, lambda: _prepare(here, request))
+
+
+def _prepare(here: State, request: schemas.PrepareRequest) -> schemas.PreparedTransaction:
     sender = parse_address(request.sender, "sender")
     try:
         made = prepare(here.chain, here.deployment, request.operation, request.arguments, sender)
@@ -72,7 +82,7 @@ def prepare_transaction(here: StateDep, request: schemas.PrepareRequest) -> sche
     )
 
 
-def _with_end(here: StateDep, problem: Reverted) -> Reverted:
+def _with_end(here: State, problem: Reverted) -> Reverted:
     """Adds what the mirror knows: "authorization 0x… was revoked at block 41"."""
     args = problem.details.get("args", {})
     if problem.details.get("error") in ("AuthorizationStatus", "WindowOver", "HeadAfterEnd"):
@@ -84,36 +94,55 @@ def _with_end(here: StateDep, problem: Reverted) -> Reverted:
     return problem
 
 
-@router.post("/typed-data", summary="Typed data for a wallet to sign (EIP-712)")
-def typed_data(here: StateDep, request: schemas.TypedDataRequest) -> dict[str, Any]:
+@router.post("/typed-data", summary="Typed data for a wallet to sign (EIP-712)", responses=WRITE)
+async def typed_data(here: StateDep, request: schemas.TypedDataRequest) -> schemas.TypedData:
     kind = _MESSAGES.get(request.primary_type)
     if kind is None or request.ledger not in ("UsageLedger", "InvoiceLedger"):
         raise InputInvalid(f"primaryType must be one of {', '.join(_MESSAGES)}", field="primaryType")
     message = kind.from_json(request.message)
     domain = here.deployment.domain(request.ledger)
-    return {"typedData": message.typed_data(domain), "digest": message.digest(domain), "summary": _words(message)}
-
-
-@router.post("/transactions", summary="Send signed bytes", status_code=202)
-def send(here: StateDep, request: schemas.SendRequest) -> dict[str, str]:
-    return {"transaction": broadcast(here.chain, request.signed)}
-
-
-@router.get("/transactions", summary="Transactions that changed something here, newest first")
-def transactions(db: MirrorDep, before: Before = None, blocks: Limit = 50) -> dict[str, Any]:
-    items = queries.transactions(db, before, blocks)
-    full = len({item["block"] for item in items}) == blocks
-    return {"items": items, "next": items[-1]["block"] if items and full else None}
-
-
-@router.get("/transactions/{transaction}", summary="What became of a transaction")
-def transaction(here: StateDep, db: MirrorDep, transaction: str) -> schemas.TransactionStatus:
-    found = status_of(here.chain, parse_hash(transaction, "transaction"))
-    if found["status"] == "unknown":
-        raise NotFound(f"the node knows no transaction {transaction}")
-    rows = queries.transaction_events(db, found["transaction"], found["block"]) if "block" in found else []
-    return schemas.TransactionStatus(
-        **found,
-        mirrored="blockHash" in found and queries.has_block(db, found["block"], found["blockHash"]),
-        events=[{"contract": r["contract"], "event": r["event"], "args": r["args"]} for r in rows],
+    return schemas.TypedData(
+        typed_data=message.typed_data(domain), digest=message.digest(domain), summary=_words(message)
     )
+
+
+@router.post("/transactions", summary="Send signed bytes", status_code=202, responses=WRITE)
+async def send(here: StateDep, request: schemas.SendRequest) -> schemas.Sent:
+    return schemas.Sent(transaction=await run(here, lambda: broadcast(here.chain, request.signed)))
+
+
+@router.get(
+    "/transactions",
+    summary="Transactions that changed something here, newest first",
+    response_model=schemas.Page[schemas.Transaction],
+    responses=READ,
+)
+async def transactions(read: ReadDep, after: After = "", blocks: Blocks = 50, format: Format = None) -> Response:
+    def fetch(view: View, after: str, limit: int) -> Items:
+        newest = None if view.at_block is None else view.at_block + 1
+        before = queries.number_after(after) - 1 if after else newest
+        items = queries.transactions(view.db, before, limit)
+        full = len({item["block"] for item in items}) == limit
+        return items, str(items[-1]["block"]) if items and full else None
+
+    return await read.page(fetch, schemas.Transaction, after=after, limit=blocks, format=format)
+
+
+@router.get(
+    "/transactions/{transaction}",
+    summary="What became of a transaction",
+    response_model=schemas.TransactionStatus,
+    response_model_exclude_none=True,
+    responses=READ | WRITE,
+)
+async def transaction(read: ReadDep, here: StateDep, transaction: HashText) -> Response:
+    def make(view: View) -> dict[str, Any]:
+        found = status_of(here.chain, Hash32(transaction))
+        if found["status"] == "unknown":
+            raise NotFound(f"the node knows no transaction {transaction}")
+        rows = queries.transaction_events(view.db, found["transaction"], found["block"]) if "block" in found else []
+        mirrored = "blockHash" in found and queries.has_block(view.db, found["block"], found["blockHash"])
+        events = [{"contract": r["contract"], "event": r["event"], "args": numbers_as_text(r["args"])} for r in rows]
+        return found | {"mirrored": mirrored, "events": events}
+
+    return await read.one(make, keep=False)

@@ -126,15 +126,17 @@ def derive(
     )
 
 
-def bill_of(mirror: Connection, authorization_id: Hash32, leaves: Sequence[UsageLeaf]) -> Bill:
-    """The bill as of now; `leaves` are the log's, at least up to the settled head.
+def bill_of(
+    mirror: Connection, authorization_id: Hash32, leaves: Sequence[UsageLeaf], at_block: int | None = None
+) -> Bill:
+    """The bill as of now or of a block; `leaves` are the log's, at least up to the settled head.
 
     Raises:
         NotFound: unknown authorization, or nothing settled yet.
         BillDiffers: as in `derive`.
     """
-    row = queries.authorization(mirror, authorization_id)
-    settled = queries.settlements(mirror, authorization_id)
+    row = queries.authorization(mirror, authorization_id, at_block)
+    settled = queries.settlements(mirror, authorization_id, at_block)
     if not settled:
         raise NotFound(f"nothing is settled on authorization {authorization_id} yet, so there is no bill")
     terms = queries.terms_of(row)

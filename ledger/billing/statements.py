@@ -4,6 +4,7 @@ Months are those of Asia/Shanghai. Every movement names its transaction.
 """
 
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -26,14 +27,28 @@ def month_bounds(month: str) -> tuple[int, int]:
     return int(start.timestamp()), int(end.timestamp())
 
 
-def statement(mirror: Connection, party: Address, month: str) -> dict[str, Any]:
-    """The party's statement. Amounts in token units, as text; `due` and `paid` are this month's movements."""
+def statement(
+    mirror: Connection,
+    party: Address,
+    month: str,
+    *,
+    at_block: int | None = None,
+    spaces: Collection[Hash32] | None = None,
+) -> dict[str, Any]:
+    """The party's statement, of what had happened by `at_block`; only what concerns these spaces, if they are given.
+
+    Amounts in token units, as text; `due` and `paid` are this month's movements. Shares are of no space.
+    """
     first, end = month_bounds(month)
     table = schema.authorizations
-    query = select(table).where(schema.holds(table), or_(table.c.provider == party, table.c.consumer == party))
+    query = select(table).where(
+        schema.holds(table, at_block), or_(table.c.provider == party, table.c.consumer == party)
+    )
+    if spaces is not None:
+        query = query.where(table.c.space.in_(list(spaces)))
     lines: list[dict[str, Any]] = []
     for row in mirror.execute(query.order_by(table.c.authorization)).mappings():
-        movements = _movements(mirror, Hash32(row["authorization"]), row["ledger"], first, end)
+        movements = _movements(mirror, Hash32(row["authorization"]), row["ledger"], first, end, at_block)
         if movements:
             lines.append(
                 {
@@ -53,14 +68,16 @@ def statement(mirror: Connection, party: Address, month: str) -> dict[str, Any]:
         "month": month,
         "timeZone": "Asia/Shanghai",
         "lines": lines,
-        "shares": _shares(mirror, party, first, end),
+        "shares": _shares(mirror, party, first, end, at_block) if spaces is None else [],
     }
 
 
-def _movements(mirror: Connection, authorization_id: Hash32, ledger: str, first: int, end: int) -> list[dict[str, Any]]:
+def _movements(
+    mirror: Connection, authorization_id: Hash32, ledger: str, first: int, end: int, at_block: int | None
+) -> list[dict[str, Any]]:
     """Settlements and bank payments of the month, in order."""
     found, due, paid = [], 0, 0
-    for row in _steps(mirror, authorization_id, ledger):
+    for row in _steps(mirror, authorization_id, ledger, at_block):
         step = {"due": 0, "paid": 0}
         if row["due"] is not None:
             step["due"], due = row["due"] - due, row["due"]
@@ -79,28 +96,27 @@ def _movements(mirror: Connection, authorization_id: Hash32, ledger: str, first:
     return found
 
 
-_SETTLEMENTS = {schema.SETTLED: "Settled", schema.ARREARS: "ArrearsPaid", schema.CLOSED: "ClosedTogether"}
 _PAYMENTS = {"recorded": "PaymentRecorded", "reversed": "PaymentReversed"}
 
 
-def _steps(mirror: Connection, authorization_id: Hash32, ledger: str) -> list[dict[str, Any]]:
+def _steps(mirror: Connection, authorization_id: Hash32, ledger: str, at_block: int | None) -> list[dict[str, Any]]:
     """Everything that changed what is due or paid, in order; None where it left one of the two alone."""
     payments, blocks = schema.payments, schema.blocks
     found: list[dict[str, Any]] = []
-    for row in queries.settlement_rows(mirror, authorization_id):
+    for row in queries.settlement_rows(mirror, authorization_id, at_block):
         # Invoiced, what is paid is what was recorded; escrowed, a settlement pays.
         paid = row["paid"] if ledger == "UsageLedger" else None
-        found.append(row | {"event": _SETTLEMENTS[row["kind"]], "paid": paid})
+        found.append(row | {"event": schema.SETTLEMENT_EVENTS[row["kind"]], "paid": paid})
     query = select(payments, blocks.c.timestamp).join(blocks, blocks.c.number == payments.c.block_number)
     found += [
         {**row, "event": _PAYMENTS[row["kind"]], "due": None, "paid": row["total"]}
         for row in mirror.execute(query.where(payments.c.authorization == authorization_id)).mappings()
-        if row["kind"] in _PAYMENTS
+        if row["kind"] in _PAYMENTS and (at_block is None or row["block_number"] <= at_block)
     ]
     return sorted(found, key=lambda r: (r["block_number"], r["log_index"]))
 
 
-def _shares(mirror: Connection, party: Address, first: int, end: int) -> list[dict[str, Any]]:
+def _shares(mirror: Connection, party: Address, first: int, end: int, at_block: int | None) -> list[dict[str, Any]]:
     """Shares sent to the party in the month."""
     table, blocks = schema.share_payments, schema.blocks
     query = (
@@ -109,6 +125,8 @@ def _shares(mirror: Connection, party: Address, first: int, end: int) -> list[di
         .where(table.c.payee == party, blocks.c.timestamp >= first, blocks.c.timestamp < end)
         .order_by(table.c.block_number, table.c.log_index)
     )
+    if at_block is not None:
+        query = query.where(table.c.block_number <= at_block)
     return [
         {
             "split": row["split"],

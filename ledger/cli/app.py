@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -25,10 +26,12 @@ from ledger.chain.deploy import Deployment
 from ledger.chain.operations import encode
 from ledger.chain.prepared import PreparedTransaction
 from ledger.config import Settings
+from ledger.core import siwe
 from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, VerificationFailed
 from ledger.core.hashing import keccak256
 from ledger.core.ids import Address, Hash32, hash_of, parse_bytes, parse_hash
 from ledger.core.parse import load_json
+from ledger.core.siwe import SignIn
 from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.wallet import Wallet
@@ -115,10 +118,46 @@ class App:
         """A read. Raises ServerProblem or ServerDown."""
         return self._request("GET", path, params={k: v for k, v in params.items() if v is not None})
 
+    def all(self, path: str, **params: Any) -> list[Any]:
+        """Every item of a list, page after page."""
+        page = self.get(path, **params, limit=1000)
+        items: list[Any] = page["items"]
+        while page["next"] is not None:
+            page = self.get(path, **params, limit=1000, after=page["next"])
+            items += page["items"]
+        return items
+
     def post(self, path: str, body: Any) -> Any:
         return self._request("POST", path, json=body)
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
+        """Signs in where the server asks who reads."""
+        try:
+            return self._asked(method, path, **options)
+        except ServerProblem as problem:
+            if problem.code != "not_signed_in":
+                raise
+            if self.wallet_path is None:
+                raise InputInvalid("this is not public: say who reads it: --wallet FILE", field="wallet") from None
+        self.sign_in()
+        return self._asked(method, path, **options)
+
+    def sign_in(self) -> None:
+        """Opens a session with the server (EIP-4361); its token lives as long as this invocation."""
+        # What is signed is written here, for the server that was asked: its word is not taken for it.
+        message = SignIn(
+            domain=urlsplit(self.settings.api).netloc,
+            address=self.address,
+            uri=self.settings.api.rstrip("/"),
+            chain_id=self.deployment.chain_id,
+            nonce=str(self._asked("POST", "/v1/session/nonce")["nonce"]),
+            issued_at=siwe.written(time.time()),
+            statement="Read the ledger as this wallet.",
+        ).text()
+        body = {"message": message, "signature": self.wallet.sign_text(message)}
+        self.http.headers["Authorization"] = f"Bearer {self._asked('POST', '/v1/session', json=body)['token']}"
+
+    def _asked(self, method: str, path: str, **options: Any) -> Any:
         for attempt in range(4):
             try:
                 response = self.http.request(method, path, **options)

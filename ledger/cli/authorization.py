@@ -299,13 +299,13 @@ def list_(app: App, provider: str | None, consumer: str | None, product: str | N
     \b
     Example:  sluice authorization list --consumer 0x…
     """
-    found = app.get("/v1/authorizations", provider=provider, consumer=consumer, product=product, limit=1000)
+    found = app.all("/v1/authorizations", provider=provider, consumer=consumer, product=product)
     rows = [
         (i["authorization"], i["mode"], i["status"], i["size"], format_yuan(int(i["due"])), format_yuan(int(i["paid"])))
-        for i in found["items"]
+        for i in found
     ]
     columns = ("authorization", "mode", "status", "leaves settled", "due", "paid")
-    app.show(found["items"], lambda: app.table("Authorizations 授权", columns, rows))
+    app.show(found, lambda: app.table("Authorizations 授权", columns, rows))
 
 
 @authorization.command()

@@ -103,7 +103,7 @@ def list_(app: App, authorization: str) -> None:
     Example:  sluice head list 0x…
     """
     wanted, _ = app.terms(authorization)
-    items = app.get("/v1/heads", authorization=wanted)
+    items = app.all("/v1/heads", authorization=wanted)
     rows = [
         (i["head"]["size"], " ".join(i["head"]["units"]), i["head"]["root"], "✓" if i["consumerSignature"] else "—")
         for i in items

@@ -133,7 +133,7 @@ def list_(app: App, space_id: str | None) -> None:
     \b
     Example:  sluice product list
     """
-    items: list[dict[str, Any]] = app.get("/v1/products", space=space_id, limit=1000)["items"]
+    items: list[dict[str, Any]] = app.all("/v1/products", space=space_id)
     columns = ("product", "provider", "space")
     app.show(items, lambda: app.table("Products 数据产品", columns, ([i[c] for c in columns] for i in items)))
 
@@ -148,5 +148,5 @@ def show(app: App, product_id: str) -> None:
     Example:  sluice product show 0x…
     """
     found = parse_hash(product_id, "product")
-    versions = app.get("/v1/versions", product=found, limit=1000)["items"]
+    versions = app.all("/v1/versions", product=found)
     app.show(app.get(f"/v1/products/{found}") | {"versions": versions})

@@ -89,7 +89,7 @@ def list_(app: App) -> None:
     \b
     Example:  sluice space list
     """
-    items = app.get("/v1/spaces", limit=1000)["items"]
+    items = app.all("/v1/spaces")
     app.show(
         items,
         lambda: app.table("Spaces 数据空间", ("space", "operator"), ((i["space"], i["operator"]) for i in items)),
@@ -176,7 +176,7 @@ def list_participants(app: App, space_id: str) -> None:
     \b
     Example:  sluice participant list --space 0x…
     """
-    items = app.get("/v1/participants", space=parse_hash(space_id, "space"), limit=1000)["items"]
+    items = app.all("/v1/participants", space=parse_hash(space_id, "space"))
     app.show(
         items,
         lambda: app.table(

@@ -155,26 +155,33 @@ def is_ours(connection: Connection, path: Path) -> bool:
     return not empty
 
 
-def open_database(path: Path, metadata: MetaData, schema_version: int) -> Engine:
-    """Opens or creates a SQLite file with these tables.
+def open_database(target: Target, metadata: MetaData, schema_version: int, name: str = "sluice") -> Engine:
+    """Opens or creates a SQLite file, or the schema `name` of a PostgreSQL database, with these tables.
 
     Raises:
-        DatabaseCorrupt: the file is damaged, belongs to another program, or has another schema version.
+        DatabaseCorrupt: it is damaged, belongs to another program, or has another version of the tables.
     """
-    engine = connect(path)
-    with database_errors(path):
-        with engine.connect() as connection:
-            there = is_ours(connection, path)
+    engine = connect(target, None if isinstance(target, Path) else name)
+    with database_errors(target if isinstance(target, Path) else Path("the database")), writing(engine) as connection:
+        if isinstance(target, Path):
+            there = is_ours(connection, target)
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if there and version != schema_version:
-                raise DatabaseCorrupt(
-                    f"{path} has schema {version}, this version of Sluice needs {schema_version}", path=str(path)
-                )
+        else:
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7165036)")  # one creator at a time
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
+            noted = "SELECT obj_description(to_regnamespace(%s), 'pg_namespace')"
+            found = connection.exec_driver_sql(noted, (name,)).scalar()
+            there, version = found is not None, int(found or 0)
+        if there and version != schema_version:
+            words = f"has version {version} of its tables, this version of Sluice needs {schema_version}"
+            raise DatabaseCorrupt(f"{target} {words}", path=str(target))
         if not there:
-            with writing(engine) as connection:
-                metadata.create_all(connection)
+            metadata.create_all(connection)
+            if isinstance(target, Path):
                 connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.exec_driver_sql(f"PRAGMA user_version={schema_version}")
+            else:
+                connection.exec_driver_sql(f"COMMENT ON SCHEMA {name} IS '{schema_version}'")
     return engine
 
 

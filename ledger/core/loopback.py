@@ -25,8 +25,11 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def run(make: Callable[[str], Any], port: int, ready: Callable[[str], None]) -> None:
-    """Runs the ASGI app `make(url)` until it is told to stop; `ready(url)` is called before the first request."""
+def run(make: Callable[[str], Any], port: int, ready: Callable[[str], None], *, proxy: bool = False) -> None:
+    """Runs the ASGI app `make(url)` until it is told to stop; `ready(url)` is called before the first request.
+
+    `proxy`: whoever connects is a reverse proxy, and its X-Forwarded-For names the reader.
+    """
     import uvicorn
 
     listener = listen(port)
@@ -34,4 +37,12 @@ def run(make: Callable[[str], Any], port: int, ready: Callable[[str], None]) -> 
     app = make(url)
     listener.listen(128)
     ready(url)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=proxy,
+        server_header=False,
+        timeout_graceful_shutdown=5,  # streams have no end of their own
+    )
+    uvicorn.Server(config).run(sockets=[listener])

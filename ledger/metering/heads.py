@@ -43,9 +43,15 @@ def save(engine: Engine, signed: SignedHead) -> None:
             connection.execute(update(table).where(where).values(consumer_signature=signed.consumer_signature))
 
 
-def read(connection: Connection, authorization_id: Hash32) -> list[SignedHead]:
-    """All heads, smallest first."""
-    query = select(table).where(table.c.authorization == authorization_id).order_by(table.c.size)
+def read(
+    connection: Connection, authorization_id: Hash32, *, above: int = -1, most: int | None = None, limit: int = -1
+) -> list[SignedHead]:
+    """Heads of more than `above` leaves and at most `most`, smallest first; all of them if `limit` is negative."""
+    query = select(table).where(table.c.authorization == authorization_id, table.c.size > above).order_by(table.c.size)
+    if most is not None:
+        query = query.where(table.c.size <= most)
+    if limit >= 0:
+        query = query.limit(limit)
     return [_signed(row) for row in connection.execute(query).mappings()]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select
 
 from ledger.core.database import open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
@@ -190,6 +190,11 @@ def insert_entry(connection: Connection, entry: Entry) -> None:
             use_id_hash=leaf.use_id_hash,
             leaf=leaf.as_json(),
             leaf_hash=leaf.hash(),
+            kind=leaf.kind,
+            purpose=leaf.purpose,
+            modality=leaf.modality,
+            version=leaf.version,
+            served_at=leaf.served_at,
             request_hash=entry.request_hash,
             salt=entry.salt,
             payload=entry.payload,
@@ -198,14 +203,52 @@ def insert_entry(connection: Connection, entry: Entry) -> None:
     )
 
 
-def read_entries(connection: Connection, authorization_id: Hash32, first: int = 0, limit: int = -1) -> list[Entry]:
-    """Entries from index `first`, in order; all of them if `limit` is negative."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which leaves; None: any. Times in seconds, from `served_after` on and before `served_before`."""
+
+    purpose: int | None = None
+    modality: int | None = None
+    kind: str | None = None
+    version: str | None = None
+    served_after: int | None = None
+    served_before: int | None = None
+
+
+def read_entries(
+    connection: Connection,
+    authorization_id: Hash32,
+    first: int = 0,
+    limit: int = -1,
+    wanted: Wanted = Wanted(),
+    below: int | None = None,
+) -> list[Entry]:
+    """Entries from index `first` on and below index `below`, in order; all of them if `limit` is negative."""
     table = schema.leaves
     query = select(table).where(table.c.authorization == authorization_id, table.c.index >= first)
+    if below is not None:
+        query = query.where(table.c.index < below)
+    for name in ("purpose", "modality", "version"):
+        if getattr(wanted, name) is not None:
+            query = query.where(table.c[name] == getattr(wanted, name))
+    if wanted.kind is not None:
+        query = query.where(table.c.kind == Kind[wanted.kind].value)
+    # Times never fall from one index to the next: a time is an index, and the index is the order.
+    for time, low in ((wanted.served_after, True), (wanted.served_before, False)):
+        if time is not None:
+            at = _first_served(authorization_id, time)
+            query = query.where(table.c.index >= at if low else table.c.index < at)
     query = query.order_by(table.c.index)
     if limit >= 0:
         query = query.limit(limit)
     return [_entry(row) for row in connection.execute(query).mappings()]
+
+
+def _first_served(authorization_id: Hash32, seconds: int) -> ColumnElement[int]:
+    """The index of the first leaf served at a time or later; beyond all if there is none."""
+    table = schema.leaves
+    query = select(table.c.index).where(table.c.authorization == authorization_id, table.c.served_at >= seconds)
+    return func.coalesce(query.order_by(table.c.served_at, table.c.index).limit(1).scalar_subquery(), 1 << 62)
 
 
 def _entry(row: Any) -> Entry:
@@ -223,3 +266,21 @@ def first_gap(connection: Connection, authorization_id: Hash32, size: int) -> in
             break
         expected += 1
     return expected
+
+
+def sums(connection: Connection, authorization_ids: Sequence[Hash32]) -> list[dict[str, Any]]:
+    """Uses, refusals and units of these logs by purpose and modality; numbers of the code lists."""
+    table = schema.leaves
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for authorization_id in authorization_ids:
+        columns = (table.c.purpose, table.c.modality, table.c.kind, table.c.leaf)
+        query = select(*columns).where(
+            table.c.authorization == authorization_id, table.c.kind.in_([Kind.USE, Kind.REFUSAL])
+        )
+        # Units are 64 bits each and their sum may be more: it is made here.
+        for purpose, modality, kind, leaf in connection.execute(query.execution_options(yield_per=5_000)):
+            empty = {"purpose": purpose, "modality": modality, "uses": 0, "refusals": 0, "units": [0] * 4}
+            total = found.setdefault((purpose, modality), empty)
+            total["uses" if kind == Kind.USE else "refusals"] += 1
+            total["units"] = [have + int(more) for have, more in zip(total["units"], leaf["units"], strict=True)]
+    return [found[key] for key in sorted(found)]

@@ -237,6 +237,7 @@ def _opened(at: At) -> None:
         "ledger": at.event.contract,
         "space": terms.scope.space,
         "product": terms.scope.product,
+        "version": terms.scope.version,
         "provider": terms.provider,
         "consumer": terms.consumer,
         "token": terms.token,

@@ -1,20 +1,22 @@
 """Reading the mirror: every answer is as of one block."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Integer, Table, func, literal, select, tuple_
 
 from ledger.chain.decode import decode_log, event_name
 from ledger.chain.deploy import Deployment
-from ledger.core.errors import NotFound
+from ledger.core.errors import InputInvalid, NotFound
 from ledger.core.events import Block, Log
 from ledger.core.ids import ZERO_HASH, Address, Hash32, raw
+from ledger.core.parse import parse_uint
 from ledger.core.ratecard import RateCard, Split
 from ledger.core.terms import AuthorizationTerms
 from ledger.mirror import digest, packing, schema
-from ledger.mirror.schema import BASIS, holds
+from ledger.mirror.schema import BASIS, SETTLEMENT_EVENTS, holds
 from ledger.mirror.work import ASK, batches
 
 Row = dict[str, Any]
@@ -97,24 +99,56 @@ def rows(
     where: Sequence[ColumnElement[bool]] = (),
     **equal: Any,
 ) -> list[Row]:
-    """Rows that hold, by key, after the key `after`; `equal` filters by column, None meaning any."""
-    keys = table.info["keys"]
-    query = select(table).where(holds(table, at_block), *where).order_by(*(table.c[k] for k in keys)).limit(limit)
+    """Rows that hold, by key, after the key `after` (see `key_of`); `equal` filters by column, None meaning any.
+
+    Raises:
+        InputInvalid: `after` is not a key of this table.
+    """
+    keys = [table.c[name] for name in table.info["keys"]]
+    query = select(table).where(holds(table, at_block), *where).order_by(*keys).limit(limit)
     for name, value in equal.items():
         if value is not None:
             query = query.where(table.c[name] == value)
     if after:
-        query = query.where(table.c[keys[-1]] > after)
-    return [_plain(row) for row in connection.execute(query).mappings()]
+        query = query.where(tuple_(*keys) > key(keys, after))
+    return [plain(row) for row in connection.execute(query).mappings()]
 
 
-def one(connection: Connection, table: Table, what: str, **keys: Any) -> Row:
-    """The row that holds now. Raises NotFound, naming `what`."""
+def key_of(table: Table, row: Row) -> str:
+    """A row's key as a cursor for turning pages."""
+    return ":".join(str(row[name]) for name in table.info["keys"])
+
+
+def key(keys: Sequence[ColumnElement[Any]], after: str) -> ColumnElement[Any]:
+    """A cursor as values to compare with its columns. Raises InputInvalid."""
+    parts = after.split(":")
+    try:
+        if len(parts) != len(keys):
+            raise ValueError
+        read = [
+            int(p) if isinstance(k.type, Integer) else "0x" + bytes.fromhex(p.removeprefix("0x")).hex()
+            for k, p in zip(keys, parts, strict=True)
+        ]
+        if any(isinstance(value, int) and value >= 1 << 62 for value in read):
+            raise ValueError
+    except ValueError:
+        raise InputInvalid(f"after is what the page before gave as `next`, got {after[:80]!r}", field="after") from None
+    return tuple_(*(literal(value, key.type) for key, value in zip(keys, read, strict=True)))
+
+
+def number_after(after: str) -> int:
+    """The first number after a cursor that is a number; 0 without one. Raises InputInvalid."""
+    return parse_uint(after, "after", 62) + 1 if after else 0
+
+
+def one(connection: Connection, table: Table, what: str, at_block: int | None = None, **keys: Any) -> Row:
+    """The row that holds. Raises NotFound, naming `what`."""
     where = [table.c[name] == value for name, value in keys.items()]
-    row = connection.execute(select(table).where(*where, holds(table))).mappings().first()
+    row = connection.execute(select(table).where(*where, holds(table, at_block))).mappings().first()
     if row is None:
-        raise NotFound(f"there is no {what} {', '.join(str(k) for k in keys.values())}")
-    return _plain(row)
+        then = "" if at_block is None else f" at block {at_block}"
+        raise NotFound(f"there is no {what} {', '.join(str(k) for k in keys.values())}{then}")
+    return plain(row)
 
 
 def terms_of(row: Row) -> AuthorizationTerms:
@@ -126,10 +160,10 @@ def status_of(row: Row, now: int) -> str:
     return "ENDED" if row["status"] == "OPEN" and now >= row["ended_at"] else str(row["status"])
 
 
-def authorization(connection: Connection, authorization_id: Hash32) -> Row:
+def authorization(connection: Connection, authorization_id: Hash32, at_block: int | None = None) -> Row:
     """An authorization with the head that is settled."""
-    row = one(connection, schema.authorizations, "authorization", authorization=authorization_id)
-    return with_heads(connection, [row])[0]
+    row = one(connection, schema.authorizations, "authorization", at_block, authorization=authorization_id)
+    return with_heads(connection, [row], at_block)[0]
 
 
 def authorizations(connection: Connection, **filters: Any) -> list[Row]:
@@ -158,6 +192,35 @@ def ending(after: int | None = None, before: int | None = None) -> list[ColumnEl
     column = schema.authorizations.c.ended_at
     bounds = ((column >= after) if after is not None else None, (column < before) if before is not None else None)
     return [bound for bound in bounds if bound is not None]
+
+
+def next_ending(connection: Connection, now: int) -> float:
+    """When the next authorization ends by time, seconds; infinity if none does."""
+    table = schema.authorizations
+    query = select(func.min(table.c.ended_at)).where(holds(table), table.c.ended_at > now)
+    found = connection.execute(query).scalar()
+    return math.inf if found is None else found
+
+
+def last_ending(connection: Connection, now: int) -> int:
+    """When the last authorization ended by time, seconds; 0 if none did."""
+    table = schema.authorizations
+    query = select(func.max(table.c.ended_at)).where(holds(table), table.c.ended_at <= now)
+    return connection.execute(query).scalar() or 0
+
+
+def block_at(connection: Connection, number: int) -> Block | None:
+    """A stored block; None where it was not kept: it is final and has no event of ours."""
+    table = schema.blocks
+    row = connection.execute(select(table.c.hash, table.c.timestamp).where(table.c.number == number)).first()
+    return None if row is None else Block(number, row.hash, ZERO_HASH, row.timestamp)
+
+
+def time_before(connection: Connection, number: int) -> int:
+    """The time of the last stored block up to this one, in seconds; 0 if there is none."""
+    table = schema.blocks
+    query = select(table.c.timestamp).where(table.c.number <= number).order_by(table.c.number.desc()).limit(1)
+    return connection.execute(query).scalar() or 0
 
 
 def with_heads(connection: Connection, found: list[Row], at_block: int | None = None) -> list[Row]:
@@ -212,65 +275,136 @@ def parents_end(connection: Connection, terms: AuthorizationTerms) -> int | None
     return first
 
 
-def rate_card(connection: Connection, card: Hash32) -> RateCard:
-    return RateCard.decode(raw(one(connection, schema.rate_cards, "rate card", rate_card=card)["encoded"]))
+def rate_card(connection: Connection, card: Hash32, at_block: int | None = None) -> RateCard:
+    return RateCard.decode(raw(one(connection, schema.rate_cards, "rate card", at_block, rate_card=card)["encoded"]))
 
 
-def split(connection: Connection, split_id: Hash32) -> Split:
-    return Split.decode(raw(one(connection, schema.splits, "split", split=split_id)["encoded"]))
+def split(connection: Connection, split_id: Hash32, at_block: int | None = None) -> Split:
+    return Split.decode(raw(one(connection, schema.splits, "split", at_block, split=split_id)["encoded"]))
 
 
-def settlements(connection: Connection, authorization_id: Hash32) -> list[Row]:
+def settlements(connection: Connection, authorization_id: Hash32, at_block: int | None = None) -> list[Row]:
     """Settled heads, oldest first; a head that is only paid later is no new one."""
     found, size = [], 0
-    for row in settlement_rows(connection, authorization_id):
+    for row in settlement_rows(connection, authorization_id, at_block):
         if row["kind"] == schema.ARREARS or row["size"] == size:
             continue
         size = row["size"]
-        head = {
-            "authorizationId": authorization_id,
-            "size": str(row["size"]),
-            "units": [str(row[f"units{n}"]) for n in range(4)],
-            "credits": str(row["credits"]),
-            "asOf": row["as_of"],
-            "root": row["root"],
-        }
-        names = ("due", "paid", "provider_signer", "consumer_signer", "block_number", "log_index", "transaction_hash")
-        more = {"head": head, "basis": BASIS[row["basis"]], "arrears": max(0, row["due"] - row["paid"])}
-        found.append({"authorization": authorization_id} | {n: row[n] for n in names} | more)
+        found.append(_settlement(row, authorization_id))
     return found
 
 
-def settlement_rows(connection: Connection, authorization_id: Hash32) -> list[Row]:
-    """Every row of an authorization's settlements, oldest first, with its transaction's hash and its block's time."""
-    table, blocks, opened = schema.settlements, schema.blocks, schema.authorizations
-    number = select(opened.c.number).where(opened.c.authorization == authorization_id, holds(opened)).scalar_subquery()
-    query = (
-        select(table, blocks.c.transactions, blocks.c.timestamp)
-        .join(blocks, blocks.c.number == table.c.block_number)
-        .where(table.c.authorization == number)
-        .order_by(table.c.block_number, table.c.log_index)
+def _settlement(row: Row, authorization_id: Hash32) -> Row:
+    head = {
+        "authorizationId": authorization_id,
+        "size": str(row["size"]),
+        "units": [str(row[f"units{n}"]) for n in range(4)],
+        "credits": str(row["credits"]),
+        "asOf": row["as_of"],
+        "root": row["root"],
+    }
+    names = (
+        *("due", "paid", "provider_signer", "consumer_signer"),
+        *("block_number", "log_index", "transaction_hash", "timestamp"),
     )
-    found = []
-    for row in connection.execute(query).mappings():
-        at = 32 * row["transaction"]
-        found.append({**row, "transaction_hash": "0x" + row["transactions"][at : at + 32].hex()})
-    return found
+    more = {
+        "event": SETTLEMENT_EVENTS[row["kind"]],
+        "head": head,
+        "basis": BASIS[row["basis"]],
+        "arrears": max(0, row["due"] - row["paid"]),
+    }
+    return {"authorization": authorization_id} | {n: row[n] for n in names} | more
 
 
-def payments(connection: Connection, authorization_id: Hash32) -> list[Row]:
-    """Bank payments recorded, reversed and claimed, oldest first."""
+def settlement_rows(connection: Connection, authorization_id: Hash32, at_block: int | None = None) -> list[Row]:
+    """Every row of an authorization's settlements, oldest first, with its transaction's hash and its block's time."""
+    table, opened = schema.settlements, schema.authorizations
+    number = select(opened.c.number).where(opened.c.authorization == authorization_id, holds(opened)).scalar_subquery()
+    query = select(table).where(table.c.authorization == number).order_by(table.c.block_number, table.c.log_index)
+    if at_block is not None:
+        query = query.where(table.c.block_number <= at_block)
+    return _placed(connection, connection.execute(query).mappings().all())
+
+
+def _placed(connection: Connection, found: Sequence[Any]) -> list[Row]:
+    """Settlements with their transactions' hashes and their blocks' times."""
+    blocks = schema.blocks
+    there: dict[int, Any] = {}
+    for some in batches(sorted({row["block_number"] for row in found}), ASK):
+        query = select(blocks.c.number, blocks.c.transactions, blocks.c.timestamp).where(blocks.c.number.in_(some))
+        there |= {row.number: row for row in connection.execute(query)}
+    placed = []
+    for row in found:
+        block, at = there[row["block_number"]], 32 * row["transaction"]
+        hash_ = "0x" + block.transactions[at : at + 32].hex()
+        placed.append({**row, "transaction_hash": hash_, "timestamp": block.timestamp})
+    return placed
+
+
+def settled(
+    connection: Connection,
+    *,
+    after: str = "",
+    limit: int = 100,
+    at_block: int | None = None,
+    first: int | None = None,
+    before: int | None = None,
+    **of: Any,
+) -> list[Row]:
+    """Settlements of many authorizations in the order of the chain, after the place `after` ("block:log index").
+
+    Args:
+        first, before: only those settled from this second on, and before that one.
+        of: columns of the authorization (provider, consumer, product, space, token), None meaning any.
+    """
+    table, opened, blocks = schema.settlements, schema.authorizations, schema.blocks
+    query = select(table).order_by(table.c.block_number, table.c.log_index)
+    wanted = [opened.c[name] == value for name, value in of.items() if value is not None]
+    if wanted:
+        query = query.where(table.c.authorization.in_(select(opened.c.number).where(holds(opened), *wanted)))
+    if at_block is not None:
+        query = query.where(table.c.block_number <= at_block)
+    # A block's number rises with its time: times become numbers, and numbers are the key.
+    for bound, low in ((first, True), (before, False)):
+        if bound is not None:
+            number = select(func.min(blocks.c.number)).where(blocks.c.timestamp >= bound).scalar_subquery()
+            end = func.coalesce(number, 1 << 62)
+            query = query.where(table.c.block_number >= end if low else table.c.block_number < end)
+    if after:
+        keys = [table.c.block_number, table.c.log_index]
+        query = query.where(tuple_(*keys) > key(keys, after))
+    found = connection.execute(query.limit(limit)).mappings().all()
+    numbers = sorted({row["authorization"] for row in found})
+    ids: dict[int, Hash32] = {}
+    for some in batches(numbers, ASK):
+        named = select(opened.c.number, opened.c.authorization).where(opened.c.number.in_(some), holds(opened))
+        ids |= {row.number: row.authorization for row in connection.execute(named)}
+    return [_settlement(row, ids[row["authorization"]]) for row in _placed(connection, found)]
+
+
+def payments(
+    connection: Connection, authorization_id: Hash32, at_block: int | None = None, after: str = "", limit: int = 1000
+) -> list[Row]:
+    """Bank payments recorded, reversed and claimed, oldest first, after the place `after` ("block:log index")."""
     table = schema.payments
-    query = select(table).where(table.c.authorization == authorization_id)
-    return [dict(r) for r in connection.execute(query.order_by(table.c.block_number, table.c.log_index)).mappings()]
+    keys = [table.c.block_number, table.c.log_index]
+    query = select(table).where(table.c.authorization == authorization_id).order_by(*keys).limit(limit)
+    if at_block is not None:
+        query = query.where(table.c.block_number <= at_block)
+    if after:
+        query = query.where(tuple_(*keys) > key(keys, after))
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def shares(connection: Connection, split_id: Hash32, token: Address) -> dict[str, dict[str, int]]:
+def shares(
+    connection: Connection, split_id: Hash32, token: Address, at_block: int | None = None
+) -> dict[str, dict[str, int]]:
     """Payee → accrued (its part of all that was settled to the split), sent, and left to withdraw."""
-    found = rows(connection, schema.accruals, split=split_id, token=token)
+    found = rows(connection, schema.accruals, split=split_id, token=token, at_block=at_block)
     accrued = found[0]["accrued"] if found else 0
-    sent = {r["payee"]: r["sent"] for r in rows(connection, schema.shares, split=split_id, token=token)}
-    amounts = split(connection, split_id).amounts(accrued)
+    paid_out = rows(connection, schema.shares, split=split_id, token=token, at_block=at_block)
+    sent = {row["payee"]: row["sent"] for row in paid_out}
+    amounts = split(connection, split_id, at_block).amounts(accrued)
     return {
         payee: {"accrued": amount, "sent": sent.get(payee, 0), "left": amount - sent.get(payee, 0)}
         for payee, amount in amounts.items()
@@ -371,5 +505,6 @@ def contents_digest(engine: Engine) -> tuple[str, int]:
     return found.digest.hex(), -1 if found.empty else found.number
 
 
-def _plain(row: Any) -> Row:
+def plain(row: Any) -> Row:
+    """A row of a state table without its bookkeeping."""
     return {k: v for k, v in row.items() if k not in ("row", "until")}

@@ -60,7 +60,7 @@ blocks = Table(
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", Hex, nullable=False, unique=True),
-    Column("timestamp", BigInteger, nullable=False),
+    Column("timestamp", BigInteger, nullable=False, index=True),
     Column("log_count", Integer, nullable=False),
     Column("logs", LargeBinary, nullable=False),  # as they were: mirror.packing
     Column("transactions", LargeBinary, nullable=False),  # hashes of those with logs, 32 bytes each, in order
@@ -214,6 +214,7 @@ authorizations = _state(
     Column("ledger", String, nullable=False),  # UsageLedger, InvoiceLedger
     Column("space", Hex, nullable=False),
     Column("product", Hex, nullable=False),
+    Column("version", Hex, nullable=False),  # zero: any that is listed
     Column("provider", Hex, nullable=False),
     Column("consumer", Hex, nullable=False),
     Column("token", Hex, nullable=False),
@@ -278,6 +279,7 @@ offers = _state(
 cancelled_terms = _state("cancelled_terms", [Column("authorization", Hex)], Column("by", Hex, nullable=False))
 
 SETTLED, ARREARS, CLOSED = 0, 1, 2
+SETTLEMENT_EVENTS = ("Settled", "ArrearsPaid", "ClosedTogether")  # the event of each kind
 BASIS = ("NONE", "CONSUMER", "AGENT", "AGENT_CAPPED", "CEILING")  # who vouched for a head
 
 settlements = _fact(

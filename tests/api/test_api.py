@@ -15,13 +15,15 @@ from ledger.core.terms import Acceptance, AuthorizationTerms, Offer
 from ledger.mirror import queries, schema
 from ledger.mirror.follow import catch_up
 from ledger.mirror.store import open_mirror
-from tests.exchange import Exchange, api
+from tests.exchange import Exchange, api, sign_in
 from tests.world import Key, World, digest
 
 
 @pytest.fixture
 def client(running: Exchange) -> Iterator[httpx.Client]:
+    """Signed in as the consumer."""
     with api(running) as made:
+        made.headers.update(sign_in(made, running.world.consumer))
         yield made
 
 
@@ -49,6 +51,7 @@ def test_every_read_answers_and_names_its_block(
         "split": used.split,
         "token": used.token,
         "owner": world.consumer.address,
+        "webhook": client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["webhook"],
         "party": world.consumer.address,
     }
     queries: dict[str, dict[str, str]] = {
@@ -57,15 +60,24 @@ def test_every_read_answers_and_names_its_block(
         "/v1/heads": {"authorization": world.id(used)},
         "/v1/statements/{party}": {"month": "2026-11"},
     }
-    unnamed = {"/v1/codes", "/v1/operations", "/v1/deployment", "/v1/health", "/health/live", "/health/ready"}
+    of_no_block = (
+        "/v1/codes",
+        "/v1/operations",
+        "/v1/deployment",
+        "/v1/health",
+        "/health",
+        "/v1/session",
+        "/v1/webhooks",
+    )
     paths = [p for p, verbs in client.get("/openapi.json").json()["paths"].items() if "get" in verbs]
-    assert len(paths) >= 24
+    assert len(paths) >= 36
     for path in paths:
-        if "{transaction}" in path:
+        if "{transaction}" in path or path.endswith("/stream"):
             continue
         answer = client.get(path.format(**ids), params=queries.get(path))
         assert answer.status_code == 200, (path, answer.text)
-        if path not in unnamed:
+        if not path.startswith(of_no_block):
+            assert answer.headers["etag"].startswith('"')
             assert int(answer.headers["ledger-block"]) > 0, path
             assert answer.headers["ledger-finality"] in ("seen", "safe", "final")
 
@@ -114,7 +126,7 @@ def test_transactions_turn_pages_newest_first(client: httpx.Client, running: Exc
     assert first["items"][0]["events"] == ["UsageLedger.Opened"]
     seen = [item["transaction"] for item in first["items"]]
     while first["next"] is not None:
-        first = client.get("/v1/transactions", params={"blocks": 2, "before": first["next"]}).json()
+        first = client.get("/v1/transactions", params={"blocks": 2, "after": first["next"]}).json()
         seen += [item["transaction"] for item in first["items"]]
     everything = client.get("/v1/transactions", params={"blocks": 1000}).json()["items"]
     assert seen == [item["transaction"] for item in everything]
@@ -131,9 +143,16 @@ def test_transactions_turn_pages_newest_first(client: httpx.Client, running: Exc
         ("/v1/accounts/0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", 422, "input_invalid"),
         ("/v1/statements/0x" + "11" * 20 + "?month=2026-13", 422, "input_invalid"),
         ("/v1/statements/0x" + "11" * 20 + "?month=0000-01", 422, "input_invalid"),
+        ("/v1/statements/0x" + "11" * 20 + "?month=2026-01", 403, "refused"),
         ("/v1/transactions/0x" + "00" * 32, 404, "not_found"),
         ("/v1/uses?authorization=0x" + "00" * 32 + "&first=100000000000000000000", 422, "input_invalid"),
         ("/v1/spaces?at_block=100000000000000000000", 422, "input_invalid"),
+        ("/v1/spaces?at_block=1000000000", 425, "behind"),
+        ("/v1/participants?after=0x12", 422, "input_invalid"),
+        ("/v1/settlements?after=1:x", 422, "input_invalid"),
+        ("/v1/events?after=soon", 422, "input_invalid"),
+        ("/v1/events?after=1-0-0123456789abcdef", 410, "offset_unknown"),
+        ("/v1/aggregates/usage?by=weather", 422, "input_invalid"),
         ("/v1/spaces?limit=0", 422, "input_invalid"),
         ("/v1/nothing", 404, "not_found"),
     ],
