@@ -18,7 +18,7 @@ from api.replies import Replies
 from api.routes import aggregates, authorizations, events, health, money, registries, session, transactions
 from ledger.webhooks.deliver import Deliverer
 
-ROUTERS = (registries, authorizations, money, aggregates, events, session, transactions, health)
+ROUTERS = (authorizations, registries, money, aggregates, events, session, transactions, health)  # by use
 
 
 def create_app(state: State) -> FastAPI:
@@ -45,7 +45,8 @@ def create_app(state: State) -> FastAPI:
     app.state.registry.register(health.Mirror(state))
     problems.install(app)
     for module in ROUTERS:
-        app.include_router(module.router)
+        # Not include_router: it looks through router after router at every request.
+        app.router.routes.extend(module.router.routes)
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:

@@ -41,12 +41,15 @@ class State:
     threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS))  # for what blocks
 
 
-def state(request: Request) -> State:
+# FastAPI runs what is not async in a thread, which costs more than the whole read.
+
+
+async def state(request: Request) -> State:
     found: State = request.app.state.sluice
     return found
 
 
-def session(request: Request) -> Session:
+async def session(request: Request) -> Session:
     """Raises NotSignedIn."""
     found: Session | None = request.scope.get("sluice.session")
     if found is None:
@@ -54,7 +57,7 @@ def session(request: Request) -> Session:
     return found
 
 
-def viewer(found: Annotated[Session, Depends(session)]) -> Address:
+async def viewer(found: Annotated[Session, Depends(session)]) -> Address:
     return found.wallet
 
 

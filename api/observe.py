@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -56,6 +57,7 @@ class Observe:
         )
         self._bytes = Counter("sluice_reply_bytes", "of bodies", labels[:2], registry=registry)
         self._open = Gauge("sluice_requests_open", "requests that are being answered", registry=registry)
+        self._name, self._numbers = secrets.token_hex(4), count(1)  # of this process, and of its requests
         self._children: dict[tuple[str, str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +65,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         began, status, size, first = time.perf_counter(), 500, 0, 0.0
-        identity = secrets.token_hex(8)
+        identity = f"{self._name}-{next(self._numbers)}"
         scope["sluice.request"] = identity
 
         async def counted(message: Message) -> None:

@@ -21,6 +21,7 @@ ADDRESS_EXAMPLE = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
 Hash = Annotated[str, _text("^0x[0-9a-f]{64}$", HASH_EXAMPLE, "32 bytes")]
 Address = Annotated[str, _text("^0x[0-9a-f]{40}$", ADDRESS_EXAMPLE, "20 bytes")]
 Number = Annotated[str, _text("^[0-9]{1,39}$", "1250000", "a whole number as text")]
+Signed = Annotated[str, _text("^-?[0-9]{1,40}$", "-1250", "a whole number as text")]
 Bytes = Annotated[str, _text("^0x([0-9a-f]{2})*$", "0x1b", "bytes")]
 OffsetText = Annotated[str, _text("^[0-9]+-[0-9]+-[0-9a-f]{16}$", "41-2-6b1f0cf2b1a0e1f6", "how far a reader has come")]
 Block = Annotated[int, Field(ge=-1, examples=[4711], description="block number")]
@@ -104,7 +105,7 @@ class Credential(Wire):
     digest: Hash
     valid_until: Seconds = Field(description="seconds, inclusive")
     revoked: bool
-    reason: str | None
+    reason: str | None = Field(examples=["BREACH"])
     since: Block
 
 
@@ -130,7 +131,7 @@ class Version(Wire):
     policy_hash: Hash
     parents: list[Hash] = Field(description="versions it was derived from")
     status: Literal["LISTED", "RETIRED", "RECALLED"]
-    reason: str | None
+    reason: str | None = Field(examples=["BREACH"])
     published: Block
     since: Block
 
@@ -216,7 +217,7 @@ class Authorization(Wire):
     ended_at: Seconds = Field(description="seconds: validUntil, or earlier")
     ended_how: str = Field(examples=["revoked"])
     ended_block: Block | None
-    reason: str | None
+    reason: str | None = Field(examples=["BREACH"])
     size: Number = Field(description="leaves settled")
     units: list[Number]
     credits: Number
@@ -350,7 +351,7 @@ class BillLine(Wire):
 class Bill(Wire):
     """Derived from leaves and checked against the chain; `digest` is SHA-256 of the rest, RFC 8785."""
 
-    bill: str
+    bill: Literal["sluice-bill"]
     format_version: int
     authorization: Hash
     ledger: LedgerName
@@ -370,16 +371,16 @@ class Bill(Wire):
     split: dict[str, Number]
     payable_fen: Number | None
     outstanding_fen: Number | None
-    rounding_uy: str | None
+    rounding_uy: Signed | None
     digest: Hash
 
 
 class Movement(Wire):
-    event: str
+    event: str = Field(examples=["Settled"])
     block: Block
     transaction: Hash
-    due: str
-    paid: str
+    due: Signed
+    paid: Signed
 
 
 class StatementLine(Wire):
@@ -388,8 +389,8 @@ class StatementLine(Wire):
     mode: Mode
     token: Address
     movements: list[Movement]
-    due: str
-    paid: str
+    due: Signed
+    paid: Signed
 
 
 class StatementShare(Wire):
@@ -401,11 +402,11 @@ class StatementShare(Wire):
 
 
 class Statement(Wire):
-    statement: str
+    statement: Literal["sluice-statement"]
     format_version: int
     party: Address
     month: str = Field(examples=["2026-11"])
-    time_zone: str
+    time_zone: Literal["Asia/Shanghai"]
     lines: list[StatementLine]
     shares: list[StatementShare]
 
@@ -497,8 +498,8 @@ class EventPage(Wire):
 
 
 class TransactionEvent(Wire):
-    contract: str
-    event: str
+    contract: str = Field(examples=["UsageLedger"])
+    event: str = Field(examples=["Settled"])
     args: dict[str, Any] = Field(description="every number as text")
 
 
@@ -515,7 +516,7 @@ class TransactionStatus(Wire):
     block_hash: Hash | None = None
     gas_used: Number | None = None
     gas_price: Number | None = None
-    reason: str | None = None
+    reason: str | None = Field(default=None, examples=["the authorization has ended"])
     mirrored: bool = Field(default=False, description="the mirror has its block: reads show its effect")
     events: list[TransactionEvent] = []
 
@@ -531,15 +532,15 @@ class WebhookRequest(Wire):
 
 class Webhook(Wire):
     webhook: str = Field(examples=["wh_2f6c0b1a9d3e4f55"])
-    url: str
-    contract: str | None
-    event: str | None
-    about: str | None
+    url: str = Field(examples=["https://receiver.example/sluice"])
+    contract: str | None = Field(examples=["UsageLedger"])
+    event: str | None = Field(examples=["Settled"])
+    about: str | None = Field(examples=[HASH_EXAMPLE])
     final: bool
     offset: OffsetText = Field(description="up to here everything was delivered or is a dead letter")
     status: Literal["active", "retrying", "paused"]
     failures: int = Field(description="in a row")
-    last_error: str | None
+    last_error: str | None = Field(examples=["the receiver answered 503"])
     next_attempt: Seconds
     dead_letters: int
     created: Seconds
@@ -555,7 +556,7 @@ class DeadLetter(Wire):
     offset: OffsetText
     at: Seconds
     attempts: int
-    error: str
+    error: str = Field(examples=["the receiver answered 400"])
     event: dict[str, Any] = Field(description="the CloudEvent as it was sent")
 
 
@@ -574,8 +575,8 @@ class Nonce(Wire):
 class SignInRequest(Wire):
     """The text of EIP-4361, and the wallet's signature over it (EIP-191; contract wallets by EIP-1271)."""
 
-    message: str = Field(max_length=4096)
-    signature: str = Field(max_length=20_000)
+    message: str = Field(max_length=4096, description="the text of EIP-4361, line for line")
+    signature: str = Field(max_length=20_000, examples=["0x" + "ab" * 65])
 
 
 class Session(Wire):
@@ -592,8 +593,8 @@ class NewSession(Session):
 
 class OperationArguments(Wire):
     arguments: dict[str, Any]
-    zh: str
-    en: str
+    zh: str = Field(examples=["创建数据空间"])
+    en: str = Field(examples=["Create a data space"])
 
 
 class Deployment(Wire):
@@ -613,7 +614,7 @@ class PrepareRequest(Wire):
 
 
 class PreparedTransaction(Wire):
-    operation: str
+    operation: str = Field(examples=["space.accept-operator"])
     summary: dict[str, str] = Field(description="what a wallet should show before it signs, zh and en")
     transaction: dict[str, Any] = Field(description="the unsigned EIP-1559 transaction")
     result: Any = Field(description="what a simulation on the pending block returned")
@@ -635,7 +636,7 @@ class TypedData(Wire):
 
 
 class SendRequest(Wire):
-    signed: str = Field(max_length=262_144, description="signed EIP-1559 bytes as 0x-hex")
+    signed: str = Field(max_length=262_144, examples=["0x02f8b0"], description="signed EIP-1559 bytes as 0x-hex")
 
 
 class Sent(Wire):
@@ -646,8 +647,8 @@ class Sent(Wire):
 
 
 class HealthProblem(Wire):
-    code: str
-    detail: str
+    code: str = Field(examples=["node_down"])
+    detail: str = Field(examples=["the node does not answer"])
 
 
 class Health(Wire):
@@ -671,7 +672,7 @@ class Live(Wire):
 
 class Ready(Wire):
     status: Literal["ready", "not ready"]
-    reasons: list[str]
+    reasons: list[str] = Field(examples=[["the mirror is 12 blocks behind"]])
 
 
 class DigestAt(Wire):

@@ -46,7 +46,7 @@ async def usage(
         rows = aggregates.usage(view.db, by.split(","), first=first, before=before, at_block=view.at_block, **of)
         return [_usage(row) for row in rows], None
 
-    return await read.page(fetch, schemas.UsageSum, after="", limit=0, format=format)
+    return await read.page(fetch, schemas.UsageSum, after="", limit=0, format=format, brief=False)
 
 
 def _usage(row: Row) -> schemas.UsageSum:
@@ -83,7 +83,7 @@ async def purposes(
             rows = sums(log, wanted)
         return [_purpose(row) for row in rows], None
 
-    return await read.page(fetch, schemas.PurposeSum, after="", limit=0, format=format, private=True)
+    return await read.page(fetch, schemas.PurposeSum, after="", limit=0, format=format, private=True, brief=False)
 
 
 def _purpose(row: Row) -> schemas.PurposeSum:
@@ -119,7 +119,7 @@ async def revenue(
         )
         return [schemas.Revenue(**{k: str(v) for k, v in row.items()}) for row in rows], following
 
-    return await read.page(fetch, schemas.Revenue, after=after, limit=limit, format=format)
+    return await read.page(fetch, schemas.Revenue, after=after, limit=limit, format=format, brief=False)
 
 
 @router.get(
@@ -168,7 +168,7 @@ async def arrears(
         rows, following = aggregates.arrears(view.db, after=after, limit=limit, at_block=view.at_block, **of)
         return [_arrears(row) for row in rows], following
 
-    return await read.page(fetch, schemas.Arrears, after=after, limit=limit, format=format)
+    return await read.page(fetch, schemas.Arrears, after=after, limit=limit, format=format, brief=False)
 
 
 def _arrears(row: Row) -> schemas.Arrears:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response, StreamingResponse
 
 from api import schemas
@@ -26,6 +26,7 @@ STREAMS = 200  # at a time
 READ_AT_ONCE = 200  # events
 
 AfterOffset = Annotated[str | None, Query(max_length=60, description="an event's offset: what comes after it")]
+LastEventId = Annotated[str | None, Header(max_length=60, description="as a browser sends it when it connects again")]
 FromBlock = Annotated[int | None, Query(ge=0, lt=2**62, description="or: from this block on")]
 Contract = Annotated[str | None, Query(max_length=64, examples=["UsageLedger"])]
 EventName = Annotated[str | None, Query(max_length=64, examples=["Settled"])]
@@ -33,6 +34,7 @@ About = Annotated[
     IdText | None, Query(description="names this id or wallet, or an authorization of this space, product or party")
 ]
 Final = Annotated[bool, Query(description="only what is final; nothing of it is taken back")]
+WebhookId = Annotated[str, Path(max_length=32, examples=["wh_2f6c0b1a9d3e4f55"])]
 GONE = described({410: "the offset is of a block that this mirror never had"})
 
 
@@ -60,7 +62,7 @@ async def events(
         items = [event_json(told) for told in found.events]
         return {"items": items, "next": str(found.reached), "more": found.more}
 
-    return await read.one(make, keep=False)
+    return await read.one(make, keep=False, brief=False)
 
 
 def _begin(view: View, after: str | None, from_block: int | None) -> Offset:
@@ -79,7 +81,7 @@ def _begin(view: View, after: str | None, from_block: int | None) -> Offset:
 )
 async def stream(
     here: StateDep,
-    last_event_id: Annotated[str | None, Header(max_length=60)] = None,
+    last_event_id: LastEventId = None,
     after: AfterOffset = None,
     from_block: FromBlock = None,
     contract: Contract = None,
@@ -190,7 +192,7 @@ async def webhooks(here: StateDep, viewer: Viewer) -> list[schemas.Webhook]:
 
 
 @router.get("/webhooks/{webhook}", summary="How far one of them has come", responses=READ | PRIVATE)
-async def webhook(here: StateDep, viewer: Viewer, webhook: str) -> schemas.Webhook:
+async def webhook(here: StateDep, viewer: Viewer, webhook: WebhookId) -> schemas.Webhook:
     def read() -> schemas.Webhook:
         with here.webhooks.connect() as db:
             return _webhook(store.one(db, viewer, webhook))
@@ -199,7 +201,7 @@ async def webhook(here: StateDep, viewer: Viewer, webhook: str) -> schemas.Webho
 
 
 @router.delete("/webhooks/{webhook}", summary="Take one away", status_code=204, responses=READ | PRIVATE)
-async def remove(here: StateDep, viewer: Viewer, webhook: str) -> Response:
+async def remove(here: StateDep, viewer: Viewer, webhook: WebhookId) -> Response:
     await run(here, lambda: store.remove(here.webhooks, viewer, webhook))
     return Response(status_code=204)
 
@@ -209,7 +211,7 @@ async def remove(here: StateDep, viewer: Viewer, webhook: str) -> Response:
     summary="Deliver everything after an offset again, and wake a webhook that was paused",
     responses=WRITE | PRIVATE | GONE,
 )
-async def replay(here: StateDep, viewer: Viewer, webhook: str, request: schemas.ReplayRequest) -> schemas.Webhook:
+async def replay(here: StateDep, viewer: Viewer, webhook: WebhookId, request: schemas.ReplayRequest) -> schemas.Webhook:
     def make() -> schemas.Webhook:
         after = BEGINNING if request.after is None else Offset.parse(request.after)
         with here.mirror.connect() as db:
@@ -224,7 +226,7 @@ async def replay(here: StateDep, viewer: Viewer, webhook: str, request: schemas.
     summary="Events the receiver refused, oldest first",
     responses=READ | PRIVATE,
 )
-async def dead_letters(here: StateDep, viewer: Viewer, webhook: str) -> list[schemas.DeadLetter]:
+async def dead_letters(here: StateDep, viewer: Viewer, webhook: WebhookId) -> list[schemas.DeadLetter]:
     def read() -> list[schemas.DeadLetter]:
         with here.webhooks.connect() as db:
             rows = store.dead_letters(db, viewer, webhook)

@@ -37,7 +37,7 @@ async def bill(read: ReadDep, here: StateDep, viewer: Viewer, authorization: Has
         made = bill_of(view.db, found, leaves, view.at_block)
         return made.as_json() | {"digest": made.digest()}
 
-    return await read.one(make, private=True)
+    return await read.one(make, private=True, brief=False)
 
 
 @router.get(
@@ -53,7 +53,7 @@ async def statement_of(read: ReadDep, viewer: Viewer, party: AddressText, month:
             raise Refused(f"{viewer} is not {party}, and neither operator nor auditor of any space")
         return statement(view.db, Address(party), month, at_block=view.at_block, spaces=spaces)
 
-    return await read.one(make, private=True)
+    return await read.one(make, private=True, brief=False)
 
 
 @router.get("/accounts/{owner}", summary="Free money of a wallet, by token", response_model=schemas.Account)

@@ -125,7 +125,7 @@ async def transactions(read: ReadDep, after: After = "", blocks: Blocks = 50, fo
         full = len({item["block"] for item in items}) == limit
         return items, str(items[-1]["block"]) if items and full else None
 
-    return await read.page(fetch, schemas.Transaction, after=after, limit=blocks, format=format)
+    return await read.page(fetch, schemas.Transaction, after=after, limit=blocks, format=format, brief=False)
 
 
 @router.get(
@@ -145,4 +145,4 @@ async def transaction(read: ReadDep, here: StateDep, transaction: HashText) -> R
         events = [{"contract": r["contract"], "event": r["event"], "args": numbers_as_text(r["args"])} for r in rows]
         return found | {"mirrored": mirrored, "events": events}
 
-    return await read.one(make, keep=False)
+    return await read.one(make, keep=False, brief=False)

@@ -26,6 +26,23 @@ sys.setrecursionlimit(1000)
 T = TypeVar("T")
 
 
+class _Head(msgspec.Struct, rename="camel"):
+    number: str
+    hash: str
+    parent_hash: str
+    timestamp: str
+
+    def block(self) -> Block:
+        number, timestamp = int(self.number, 16), int(self.timestamp, 16)
+        return Block(number, Hash32(self.hash), Hash32(self.parent_hash), timestamp)
+
+
+class _Answer(msgspec.Struct):
+    id: Any
+    result: _Head | None = None
+    error: Any = None
+
+
 class NodeDown(ChainError):
     """The node does not answer."""
 
@@ -164,6 +181,15 @@ class Chain:
         if block is not None and isinstance(at, int) and block.number != at:
             raise NodeError(f"the node returned block {block.number} for block {at}")
         return block
+
+    def heads(self) -> tuple[Block, Block | None, Block | None]:
+        """The latest, safe and final block in one request; None where the node does not know the tag."""
+        calls = [("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "safe", "finalized")]
+        latest, safe, final = self.post_batch(calls, list[_Answer])
+        if latest.result is None:
+            raise NodeError(f"the node has no latest block: {latest.error}", method="eth_getBlockByNumber")
+        found = [answer.result.block() if answer.result else None for answer in (safe, final)]
+        return latest.result.block(), found[0], found[1]
 
     def code(self, address: Address) -> bytes:
         return bytes.fromhex(self.rpc("eth_getCode", address, "latest")[2:])

@@ -16,7 +16,7 @@ from ledger.core.errors import InputInvalid
 from ledger.mirror import queries, schema
 from ledger.mirror.queries import Row, key_of, status_of
 from ledger.mirror.schema import holds
-from ledger.mirror.work import ASK, batches
+from ledger.mirror.work import ASK
 
 BY = ("day", "space", "product", "provider", "consumer", "token")
 SUMS = ("size", "units0", "units1", "units2", "units3", "due", "paid")
@@ -101,19 +101,9 @@ def _parties(connection: Connection, **of: Any) -> dict[int, Row]:
 
 
 def _stood(connection: Connection, parties: dict[int, Row], before: int) -> Iterator[_Stand]:
-    """The last settlement of each before a block: one look into the index each."""
-    table = schema.settlements
-    for some in batches(list(parties), ASK):
-        inner = table.alias()
-        last = (
-            select(func.max(inner.c.block_number))
-            .where(inner.c.authorization == table.c.authorization, inner.c.block_number < before)
-            .correlate(table)
-            .scalar_subquery()
-        )
-        query = _columns(table).where(table.c.authorization.in_(some), table.c.block_number == last)
-        found = {row[0]: row for row in connection.execute(query.order_by(table.c.log_index))}
-        yield from (_stand(row, 0, parties) for row in found.values())
+    """The last settlement of each before a block."""
+    for number, row in queries.last_settlements(connection, list(parties), before).items():
+        yield _stand([number, *(row[name] for name in SUMS)], 0, parties)
 
 
 def _days(connection: Connection, parties: dict[int, Row], first: int, before: int) -> Iterator[_Stand]:
@@ -134,14 +124,14 @@ def _days(connection: Connection, parties: dict[int, Row], first: int, before: i
     found = ranked.subquery()
     for row in connection.execute(select(found).where(found.c.last == 1).order_by(found.c.day)):
         if row[0] in parties:
-            yield _stand(row, row.day, parties)
+            yield _stand(tuple(row), row.day, parties)
 
 
 def _columns(table: Any) -> Select[Any]:
     return select(table.c.authorization, *(table.c[name] for name in SUMS))
 
 
-def _stand(row: Any, day: int, parties: dict[int, Row]) -> _Stand:
+def _stand(row: Sequence[Any], day: int, parties: dict[int, Row]) -> _Stand:
     sums = list(row[1 : 1 + len(SUMS)])
     if parties[row[0]]["ledger"] != "UsageLedger":
         sums[SUMS.index("paid")] = 0  # invoiced: banks pay, not settlements

@@ -166,8 +166,7 @@ class Writer:
             _, head, safe, final = self._known
             if final is not None and final.number >= first:
                 return head, safe, final
-        head = self._block("latest")
-        safe, final = self.chain.block("safe"), self.chain.block("finalized")
+        head, safe, final = self.chain.heads()
         if final is None and self._final_depth is not None and head.number >= self._final_depth:
             final = self.chain.block(head.number - self._final_depth)
         if until is not None and until < head.number:

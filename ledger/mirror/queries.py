@@ -3,9 +3,22 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Integer, Table, func, literal, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 
 from ledger.chain.decode import decode_log, event_name
 from ledger.chain.deploy import Deployment
@@ -55,11 +68,11 @@ class Cursor:
         return "final" if number <= self.final else "safe" if number <= self.safe else "seen"
 
 
-_CURSOR = [schema.cursor.c[name] for name in Cursor.__dataclass_fields__]
+_CURSOR = select(*(schema.cursor.c[name] for name in Cursor.__dataclass_fields__))
 
 
 def cursor(connection: Connection) -> Cursor:
-    return Cursor(*connection.execute(select(*_CURSOR)).one())
+    return Cursor(*connection.execute(_CURSOR).one())
 
 
 def position(connection: Connection) -> Block | None:
@@ -143,12 +156,18 @@ def number_after(after: str) -> int:
 
 def one(connection: Connection, table: Table, what: str, at_block: int | None = None, **keys: Any) -> Row:
     """The row that holds. Raises NotFound, naming `what`."""
-    where = [table.c[name] == value for name, value in keys.items()]
-    row = connection.execute(select(table).where(*where, holds(table, at_block))).mappings().first()
+    asked = {"at_block": at_block} | keys if at_block is not None else keys
+    row = connection.execute(_one(table, at_block is not None, tuple(keys)), asked).mappings().first()
     if row is None:
         then = "" if at_block is None else f" at block {at_block}"
         raise NotFound(f"there is no {what} {', '.join(str(k) for k in keys.values())}{then}")
     return plain(row)
+
+
+@cache
+def _one(table: Table, earlier: bool, names: tuple[str, ...]) -> Select[Any]:
+    holding = holds(table, bindparam("at_block") if earlier else None)
+    return select(table).where(*(table.c[name] == bindparam(name) for name in names), holding)
 
 
 def terms_of(row: Row) -> AuthorizationTerms:
@@ -196,10 +215,13 @@ def ending(after: int | None = None, before: int | None = None) -> list[ColumnEl
 
 def next_ending(connection: Connection, now: int) -> float:
     """When the next authorization ends by time, seconds; infinity if none does."""
-    table = schema.authorizations
-    query = select(func.min(table.c.ended_at)).where(holds(table), table.c.ended_at > now)
-    found = connection.execute(query).scalar()
+    found = connection.execute(_NEXT_ENDING, {"now": now}).scalar()
     return math.inf if found is None else found
+
+
+_NEXT_ENDING = select(func.min(schema.authorizations.c.ended_at)).where(
+    holds(schema.authorizations), schema.authorizations.c.ended_at > bindparam("now")
+)
 
 
 def last_ending(connection: Connection, now: int) -> int:
@@ -225,19 +247,40 @@ def time_before(connection: Connection, number: int) -> int:
 
 def with_heads(connection: Connection, found: list[Row], at_block: int | None = None) -> list[Row]:
     """The rows of authorizations with what their last settlement says: head, due and paid."""
-    table = schema.settlements
-    heads: dict[int, Any] = {}
-    for some in batches([row["number"] for row in found], ASK):
-        last = func.row_number().over(
-            partition_by=table.c.authorization, order_by=(table.c.block_number.desc(), table.c.log_index.desc())
-        )
-        query = select(table, last.label("last")).where(table.c.authorization.in_(some))
-        if at_block is not None:
-            query = query.where(table.c.block_number <= at_block)
-        latest = query.subquery()
-        for head in connection.execute(select(latest).where(latest.c.last == 1)).mappings():
-            heads[head["authorization"]] = head
+    before = 1 << 62 if at_block is None else at_block + 1
+    heads = last_settlements(connection, [row["number"] for row in found], before)
     return [_with_head(row, heads.get(row["number"])) for row in found]
+
+
+def last_settlements(connection: Connection, numbers: Sequence[int], before: int = 1 << 62) -> dict[int, Any]:
+    """The last settlement below a block of each authorization, by its number: one look into the index each."""
+    found: dict[int, Any] = {}
+    for some in batches(numbers, ASK):
+        for row in connection.execute(_LAST_SETTLEMENTS, {"numbers": some, "before": before}).mappings():
+            found[row["authorization"]] = row
+    return found
+
+
+def _last_settlements() -> Select[Any]:
+    # Built once: building it takes longer than asking. It goes out from authorizations, so that each settlement is
+    # found by its key; of several in one block the last row is the last.
+    opened, table, inner = schema.authorizations, schema.settlements, schema.settlements.alias()
+    last = (
+        select(func.max(inner.c.block_number))
+        .where(inner.c.authorization == opened.c.number, inner.c.block_number < bindparam("before"))
+        .correlate(opened)
+        .scalar_subquery()
+    )
+    return (
+        select(table)
+        .select_from(opened)
+        .join(table, (table.c.authorization == opened.c.number) & (table.c.block_number == last))
+        .where(opened.c.number.in_(bindparam("numbers", expanding=True)), holds(opened))
+        .order_by(table.c.authorization, table.c.log_index)
+    )
+
+
+_LAST_SETTLEMENTS = _last_settlements()
 
 
 def _with_head(row: Row, head: Any) -> Row:

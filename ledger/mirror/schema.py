@@ -347,8 +347,8 @@ STATE = tuple(table for table in metadata.sorted_tables if "since" in table.c)
 FACTS = (settlements, payments, approvals, evidence, share_payments)
 
 
-def holds(table: Table, at_block: int | None = None) -> Any:
-    """The condition for rows that hold now, or held at the end of `at_block`."""
+def holds(table: Table, at_block: Any = None) -> Any:
+    """The condition for rows that hold now, or held at the end of `at_block`, a number or a parameter."""
     if at_block is None:
         return table.c.until.is_(None)
     return (table.c.since <= at_block) & (table.c.until.is_(None) | (table.c.until > at_block))
