@@ -54,7 +54,7 @@ def create_app(state: State) -> FastAPI:
 
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
-    app.add_middleware(Replies, tips=state.tips)
+    app.add_middleware(Replies, tips=state.tips, clock=state.clock)
     app.add_middleware(Limits, sessions=state.sessions, rate=state.rate)
     app.add_middleware(Observe, registry=app.state.registry)
     return app

@@ -1,5 +1,7 @@
 """What routes ask for: the state of this server, who reads, and the parameters that many of them share."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -38,6 +40,7 @@ class State:
     origin: str
     rate: float = 0
     private_webhooks: bool = False
+    clock: Callable[[], float] = time.time  # seconds
     threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS))  # for what blocks
 
 

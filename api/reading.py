@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -148,7 +147,7 @@ class Read:
     def _view(self, db: Connection) -> View:
         tip = queries.cursor(db)
         if self.at_block is None:
-            return View(db, tip, None, max(int(time.time()), tip.timestamp))
+            return View(db, tip, None, max(int(self._here.clock()), tip.timestamp))
         if self.at_block > tip.number:
             raise Behind(f"the mirror stands at block {tip.number}, not yet at {self.at_block}", block=tip.number)
         return View(db, tip, self.at_block, queries.time_before(db, self.at_block))

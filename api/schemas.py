@@ -632,7 +632,7 @@ class TypedDataRequest(Wire):
 class TypedData(Wire):
     typed_data: dict[str, Any]
     digest: Hash
-    summary: dict[str, str]
+    summary: dict[str, str] = Field(description="what a wallet should show before it signs, zh and en")
 
 
 class SendRequest(Wire):

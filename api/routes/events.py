@@ -1,7 +1,6 @@
 """What happened on the ledger, in order: as a list, as a stream, and delivered to webhooks."""
 
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -176,7 +175,7 @@ async def register(here: StateDep, viewer: Viewer, request: schemas.WebhookReque
         with here.mirror.connect() as db:
             begin = journal.end(db) if request.after is None else Offset.parse(request.after)
             journal.read(db, begin, 0)
-        return store.register(here.webhooks, wanted, begin, int(time.time()), private=here.private_webhooks)
+        return store.register(here.webhooks, wanted, begin, int(here.clock()), private=here.private_webhooks)
 
     row = await run(here, make)
     return schemas.NewWebhook(**_webhook(row).model_dump(), secret=row["secret"])
@@ -216,7 +215,7 @@ async def replay(here: StateDep, viewer: Viewer, webhook: WebhookId, request: sc
         after = BEGINNING if request.after is None else Offset.parse(request.after)
         with here.mirror.connect() as db:
             journal.read(db, after, 0)
-        return _webhook(store.replay(here.webhooks, viewer, webhook, after, int(time.time())))
+        return _webhook(store.replay(here.webhooks, viewer, webhook, after, int(here.clock())))
 
     return await run(here, make)
 
