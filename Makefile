@@ -1,5 +1,5 @@
 # Every target does its own set-up and says in one line what is missing if it cannot.
-# make demo · test · serve · lint · bench · gas · fuzz · chaos · mutate · coverage · slither · halmos · artifacts · clean
+# make demo · test · serve · lint · client · bench · gas · fuzz · chaos · mutate · coverage · slither · halmos · artifacts · clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -9,7 +9,7 @@ export NO_UPDATE_NOTIFIER := 1
 export PYTHONUNBUFFERED := 1
 PYTEST_WORKERS ?= 2
 
-.PHONY: help setup demo serve test lint contracts artifacts artifacts-check bench gas fuzz chaos mutate coverage slither halmos clean lock
+.PHONY: help setup demo serve test lint client contracts artifacts artifacts-check bench gas fuzz chaos mutate coverage slither halmos clean lock
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -45,11 +45,15 @@ serve: setup ## chain, mirror and API until Ctrl-C
 test: lint artifacts-check contracts ## everything that must hold
 	@python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -q
 
-lint: setup ## ruff, mypy, import-linter, prettier, solhint
+client: setup ## the typed Python client from the API's description
+	@python -m api.generate_client
+
+lint: setup ## ruff, mypy, import-linter, prettier, solhint, generated files
 	@mkdir -p build
 	@ruff check . && ruff format --check -q . && mypy
 	@lint-imports >build/imports.log 2>&1 || { cat build/imports.log; exit 1; }
 	@npm run --silent lint >build/solidity-lint.log 2>&1 || { cat build/solidity-lint.log; exit 1; }
+	@python -m api.generate_client --check
 	@echo "lint: ok"
 
 contracts: setup ## Solidity tests

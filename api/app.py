@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
@@ -34,25 +35,17 @@ def create_app(state: State) -> FastAPI:
         state.follower.stop()
 
     # The page at /docs comes from this package, not from a content network: it works without one.
-    app = FastAPIOffline(
-        title="Sluice 数据计量账本",
-        version="0.1.0",
-        summary="A ledger for metered data exchange: what was authorized, what was used, what is owed, and proof",
-        lifespan=lifespan,
-    )
+    app = FastAPIOffline(lifespan=lifespan)
     app.state.sluice = state
     app.state.registry = CollectorRegistry()
     app.state.registry.register(health.Mirror(state))
     problems.install(app)
-    for module in ROUTERS:
-        # Not include_router: it looks through router after router at every request.
-        app.router.routes.extend(module.router.routes)
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    describe(app)
     # The last one added is the outermost.
     app.add_middleware(Replies, tips=state.tips, clock=state.clock)
     app.add_middleware(Limits, sessions=state.sessions, rate=state.rate)
@@ -60,21 +53,20 @@ def create_app(state: State) -> FastAPI:
     return app
 
 
-HEADERS = {
-    "Ledger-Block": ("integer", "the block this is as of"),
-    "Ledger-Block-Hash": ("string", "its hash; not of a block that is final and has no event of ours"),
-    "Ledger-Finality": ("string", "seen, safe or final"),
-    "Ledger-Warning": ("string", "finality-violated: the chain took back what it had called final"),
-    "ETag": ("string", "strong: the same bytes"),
-}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1, with what holds for many routes said once: problems, headers, sessions, lists as lines."""
-    if app.openapi_schema is not None:
-        return app.openapi_schema
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Adds all routes, and returns what OpenAPI 3.1 says of them."""
+    for module in ROUTERS:
+        # Not include_router: it looks through router after router at every request.
+        app.router.routes.extend(module.router.routes)
+    for route in app.router.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name  # what a client calls it
     made = get_openapi(
-        title=app.title, version=app.version, openapi_version="3.1.0", summary=app.summary, routes=app.routes
+        title="Sluice 数据计量账本",
+        version="0.1.0",
+        openapi_version="3.1.0",
+        summary="A ledger for metered data exchange: what was authorized, what was used, what is owed, and proof",
+        routes=app.routes,
     )
     parts = made["components"]
     parts["schemas"]["Problem"] = schemas.Problem.model_json_schema()
@@ -88,6 +80,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return made
 
 
+HEADERS = {
+    "Ledger-Block": ("integer", "the block this is as of"),
+    "Ledger-Block-Hash": ("string", "its hash; not of a block that is final and has no event of ours"),
+    "Ledger-Finality": ("string", "seen, safe or final"),
+    "Ledger-Warning": ("string", "finality-violated: the chain took back what it had called final"),
+    "ETag": ("string", "strong: the same bytes"),
+}
+
+
 def _complete(operation: dict[str, Any]) -> None:
     names = {parameter["name"] for parameter in operation.get("parameters", [])}
     responses = operation["responses"]
@@ -97,10 +98,8 @@ def _complete(operation: dict[str, Any]) -> None:
     if "format" in names:
         text: dict[str, Any] = {"schema": {"type": "string"}}
         responses["200"]["content"] |= {"text/csv": text, "application/jsonl": text}
-    if "401" in responses and operation["operationId"] != "sign_in_v1_session_post":
+    if "401" in responses and operation["operationId"] != "sign_in":
         operation["security"] = [{"session": []}]
-    for status in ("422",):
-        content = responses.get(status, {}).get("content", {})
-        if "application/json" in content:
-            content.pop("application/json")
-            content["application/problem+json"] = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    content = responses.get("422", {}).get("content", {})
+    if content.pop("application/json", None):
+        content["application/problem+json"] = {"schema": {"$ref": "#/components/schemas/Problem"}}

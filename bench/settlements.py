@@ -17,7 +17,7 @@ from ledger.chain.client import Chain
 from ledger.chain.operations import encode
 from ledger.cli.processes import Processes, anvil_binary
 from ledger.core.hashing import keccak256
-from ledger.core.ids import raw
+from ledger.core.ids import hash_of, raw
 from ledger.core.loopback import HOST, listen
 from ledger.core.terms import FAST, AuthorizationTerms, UsageHead
 from tests.world import World, digest
@@ -106,7 +106,7 @@ def _open(world: World, count: int, reserve: int) -> list[AuthorizationTerms]:
 def _row(world: World, terms: AuthorizationTerms) -> bytes:
     """A settlement's bytes in the ABI, with room for heads and the consumer's signature."""
     head = UsageHead(
-        authorization_id=world.id(terms), size=1, units=(1, ROWS, 0, 0), credits=0, as_of=1, root="0x" + _ROOT.hex()
+        authorization_id=world.id(terms), size=1, units=(1, ROWS, 0, 0), credits=0, as_of=1, root=hash_of(_ROOT)
     )
     settlement = world.settlement(terms, head) | {"providerSignature": "0x", "consistency": []}
     data = encode(world.deployment, "settle.one", {"settlement": settlement}).data[4 + 32 :]
@@ -141,7 +141,7 @@ def _check(world: World, opened: list[AuthorizationTerms], size: int) -> None:
             units=(size, ROWS * size, 0, 0),
             credits=0,
             as_of=0,
-            root="0x" + _ROOT.hex(),
+            root=hash_of(_ROOT),
         )
         assert state["headDigest"] != "0x" + "00" * 32, f"nothing was settled; wanted {head}"
     assert abi_encode(["uint256"], [1]) == _WORD.pack(1)

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
-import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -25,35 +23,18 @@ from ledger import wallet as wallets
 from ledger.chain.deploy import Deployment
 from ledger.chain.operations import encode
 from ledger.chain.prepared import PreparedTransaction
+from ledger.client import LedgerClient, ServerDown, ServerProblem
 from ledger.config import Settings
-from ledger.core import siwe
-from ledger.core.errors import ChainError, InputInvalid, NotFound, SluiceError, VerificationFailed
+from ledger.core.errors import InputInvalid, NotFound, VerificationFailed
 from ledger.core.hashing import keccak256
 from ledger.core.ids import Address, Hash32, hash_of, parse_bytes, parse_hash
 from ledger.core.parse import load_json
-from ledger.core.siwe import SignIn
 from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.wallet import Wallet
 
 _NUMBER = re.compile(r"(\[bold\])?[\d,.]*( CNY)?(\[/\])?")
 MAX_FEE_WEI = 500 * 10**9  # per gas; a server asking for more is not believed
-
-
-class ServerProblem(SluiceError):
-    """The server answered with a problem; code and sentence are its own."""
-
-    code = "server_problem"
-
-    def __init__(self, message: str, code: str, **details: Any) -> None:
-        super().__init__(message, **details)
-        self.code = code
-
-
-class ServerDown(ChainError):
-    """The server does not answer."""
-
-    code = "server_down"
 
 
 @dataclass
@@ -100,8 +81,8 @@ class App:
     # ---------------------------------------------------------------------------------------------- server
 
     @cached_property
-    def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.settings.api, timeout=60)
+    def client(self) -> LedgerClient:
+        return LedgerClient(self.settings.api, notice=self.note)
 
     def connect(self, url: str) -> None:
         """Another server from now on."""
@@ -110,7 +91,7 @@ class App:
 
     def close(self) -> None:
         """Closes the connection to the server, if there is one."""
-        client = self.__dict__.pop("http", None)
+        client = self.__dict__.pop("client", None)
         if client is not None:
             client.close()
 
@@ -133,51 +114,14 @@ class App:
     def _request(self, method: str, path: str, **options: Any) -> Any:
         """Signs in where the server asks who reads."""
         try:
-            return self._asked(method, path, **options)
+            return self.client.request(method, path, **options)
         except ServerProblem as problem:
             if problem.code != "not_signed_in":
                 raise
             if self.wallet_path is None:
                 raise InputInvalid("this is not public: say who reads it: --wallet FILE", field="wallet") from None
-        self.sign_in()
-        return self._asked(method, path, **options)
-
-    def sign_in(self) -> None:
-        """Opens a session with the server (EIP-4361); its token lives as long as this invocation."""
-        # What is signed is written here, for the server that was asked: its word is not taken for it.
-        message = SignIn(
-            domain=urlsplit(self.settings.api).netloc,
-            address=self.address,
-            uri=self.settings.api.rstrip("/"),
-            chain_id=self.deployment.chain_id,
-            nonce=str(self._asked("POST", "/v1/session/nonce")["nonce"]),
-            issued_at=siwe.written(time.time()),
-            statement="Read the ledger as this wallet.",
-        ).text()
-        body = {"message": message, "signature": self.wallet.sign_text(message)}
-        self.http.headers["Authorization"] = f"Bearer {self._asked('POST', '/v1/session', json=body)['token']}"
-
-    def _asked(self, method: str, path: str, **options: Any) -> Any:
-        for attempt in range(4):
-            try:
-                response = self.http.request(method, path, **options)
-                break
-            except httpx.TransportError as problem:
-                if attempt == 3 or method != "GET":
-                    raise ServerDown(
-                        f"the server at {self.settings.api} does not answer; is `sluice-api` running?"
-                    ) from problem
-                self.note(f"the server does not answer, trying again in {0.2 * 2**attempt:.1f} s")
-                time.sleep(0.2 * 2**attempt)
-        if response.status_code >= 400 and "application/problem+json" in response.headers.get("content-type", ""):
-            try:
-                body = response.json()
-                raise ServerProblem(body["detail"], body["code"], status=response.status_code)
-            except (ValueError, KeyError, TypeError):
-                raise ServerProblem(f"the server answered {response.status_code}", "server_problem") from None
-        if response.status_code >= 400 and path != "/v1/health":  # whose answer says how the server is, well or not
-            raise ServerProblem(f"the server answered {response.status_code}", "server_problem")
-        return response.json()
+        self.client.sign_in(self.wallet, self.deployment.chain_id)
+        return self.client.request(method, path, **options)
 
     def terms(self, authorization: str) -> tuple[Hash32, AuthorizationTerms]:
         """The terms behind an id, checked: their digest is the id."""

@@ -32,11 +32,12 @@ from ledger.core.ids import Hash32
 from ledger.mirror import packing, queries, schema
 from ledger.mirror.apply import Reader, apply_block, authorizations_of
 from ledger.mirror.queries import Cursor
-from ledger.mirror.store import followed, open_mirror
+from ledger.mirror.store import analyse, followed, open_mirror
 from ledger.mirror.work import EventOutOfPlace, Work, rewind
 
 __all__ = ["FinalityViolated", "Follower", "Progress", "StandingBy", "Writer", "catch_up", "open_mirror", "step"]
 
+ANALYSE = 20_000  # rows
 LEASE = 10  # seconds without a sign of life after which another writer takes over
 
 
@@ -87,6 +88,7 @@ class Writer:
         self._final_depth = final_depth
         self._clock = clock
         self._read = read
+        self._unanalysed = ANALYSE  # rows written since the database last looked at how they are distributed
         self._known: tuple[int | None, Block, Block | None, Block | None] | None = None
 
     def close(self) -> None:
@@ -189,6 +191,9 @@ class Writer:
             return Progress(cursor.number, head.number, 0, self._rewind(cursor))
         if head.number >= self.deployment.block - 1:
             self._move(cursor, safe, final)
+        if self._unanalysed >= ANALYSE:
+            self._unanalysed = 0
+            analyse(self.engine)
         return Progress(cursor.number, head.number, 0, 0)
 
     # --------------------------------------------------------------------------------------------- write
@@ -213,6 +218,7 @@ class Writer:
             for block, logs in found.blocks:
                 apply_block(work, block, logs, self._names, self._read)
             work.flush()
+            self._unanalysed += sum(len(logs) for _, logs in found.blocks)
             last = found.last
             values = {
                 "number": last.number,

@@ -73,6 +73,14 @@ def open_mirror(target: Target, deployment: Deployment) -> Engine:
     return engine
 
 
+def analyse(engine: Engine) -> None:
+    """Lets the database look at how its rows are distributed: without it, it takes the wrong index."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT", sluice_writes=True) as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA analysis_limit=1000")
+        connection.exec_driver_sql("ANALYZE")
+
+
 def upgrade(target: Target, deployment: Deployment) -> tuple[str | None, str]:
     """Brings the tables up to date; (revision before, revision now)."""
     engine = connect(target, None if isinstance(target, Path) else schema_name(deployment))
