@@ -15,6 +15,9 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 
+from bench.api import api
+from bench.fresh import fresh
+from bench.lists import lists
 from bench.mirror import mirror
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
@@ -77,8 +80,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
         world = World.on(Chain(processes.anvil(Path(folder) / "state.json")))
         found = {"core": core(world), "uses": uses(world)}
-    with tempfile.TemporaryDirectory() as folder:
-        found |= mirror(Path(folder))
+    for measure in (mirror, api, fresh, lists):
+        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+            found |= measure(Path(folder))
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

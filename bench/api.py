@@ -63,12 +63,7 @@ def _measure(
     with engine.connect() as connection:
         ids = [row["authorization"] for row in queries.authorizations(connection, limit=1000)]
     engine.dispose()
-    os.environ.pop("SLUICE_DATABASE", None)
-    if database:
-        os.environ["SLUICE_DATABASE"] = database
-    command = [sys.executable, "-m", "api", "--home", str(home), "--rpc", url, "--port", "0", "--rate", "0", "--json"]
-    base = processes.server(f"api-{kind}", command)
-    os.environ.pop("SLUICE_DATABASE", None)
+    base = serve(processes, url, home, kind, database)
     script = home / "random.lua"
     script.write_text(RANDOM % ", ".join(f'"{i}"' for i in ids))
     one = f"{base}/v1/authorizations/{ids[0]}"
@@ -83,6 +78,17 @@ def _measure(
         f"api_read_p99_ms_{kind}_unkept": unkept_p99,
         f"api_rps_{kind}_reads_nothing": floor,
     }
+
+
+def serve(processes: Processes, url: str, home: Path, kind: str, database: str | None) -> str:
+    """A server without rate limits, on this database or on files in its home; its URL."""
+    command = [sys.executable, "-m", "api", "--home", str(home), "--rpc", url, "--port", "0", "--rate", "0", "--json"]
+    if database:
+        os.environ["SLUICE_DATABASE"] = database
+    try:
+        return processes.server(f"api-{kind}", command)
+    finally:
+        os.environ.pop("SLUICE_DATABASE", None)
 
 
 def _wrk(url: str, seconds: int, *options: str) -> tuple[float, float]:

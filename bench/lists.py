@@ -5,9 +5,7 @@ written them. No two requests are the same, so that nothing that was kept answer
 """
 
 import json
-import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, insert
 
+from bench.api import serve
 from bench.settlements import busy_chain, settle_often
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
@@ -51,21 +50,11 @@ def lists(folder: Path, authorizations: int = AUTHORIZATIONS, each: int = EACH) 
             (home / "deployment.json").write_text(json.dumps(world.deployment.as_json()))
             database = fresh_database(server) if kind == "postgres" else None
             ids = _fill(world, database or settings(str(home)).mirror, home, each)
-            base = _serve(processes, url, home, kind, database)
+            base = serve(processes, url, home, kind, database)
             times = _measure(world, base, ids, each)
             found[f"list_p95_ms_{kind}"] = max(taken for name, taken in times.items() if not name.startswith("sum"))
             found[f"lists_{kind}"] = times
         return found
-
-
-def _serve(processes: Processes, url: str, home: Path, kind: str, database: str | None) -> str:
-    command = [sys.executable, "-m", "api", "--home", str(home), "--rpc", url, "--port", "0", "--rate", "0", "--json"]
-    if database:
-        os.environ["SLUICE_DATABASE"] = database
-    try:
-        return processes.server(f"api-{kind}", command)
-    finally:
-        os.environ.pop("SLUICE_DATABASE", None)
 
 
 def _fill(world: World, target: Path | str, home: Path, each: int) -> list[Hash32]:

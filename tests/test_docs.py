@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from api.app import describe
 from api.problems import STATUS
 from ledger.chain.decode import _SENTENCES
 from ledger.chain.operations import OPERATIONS
@@ -32,6 +34,19 @@ def test_every_error_with_a_status_is_documented_with_it() -> None:
             continue
         (row,) = [line for line in text.splitlines() if line.startswith("|") and f"`{code}`" in line.split("|")[1]]
         assert str(status) in row, code
+
+
+def test_every_route_that_is_for_some_only_is_in_the_api_page() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    paths = describe(FastAPI())["paths"]
+    for path, verbs in paths.items():
+        for verb, operation in verbs.items():
+            if "security" in operation:
+                last = [part for part in path.split("/") if part and not part.startswith("{")][-1]
+                assert last.rstrip("s") in page, (verb, path)
+    for option in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', (ROOT / "api/__main__.py").read_text()):
+        said = page + (ROOT / "docs/mirror.md").read_text() + (ROOT / "README.md").read_text()
+        assert option in said or option in ("--json",), option
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])

@@ -1,4 +1,4 @@
-"""Servers on loopback only: until readers can sign in, whoever reaches a server may read all of it."""
+"""Servers on loopback only: what is to be public goes behind a reverse proxy, which has TLS and a name."""
 
 import socket
 from collections.abc import Callable
