@@ -18,6 +18,7 @@ from api.sessions import Sessions, open_sessions
 from api.tips import Tips
 from ledger.chain.client import Chain
 from ledger.core import siwe
+from ledger.core.database import Target
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.loopback import HOST, listen
 from ledger.core.ratecard import MAX_UNITS, Meter, Tier
@@ -161,22 +162,24 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
 
 @contextmanager
 def api(running: Exchange, **options: Any) -> Iterator[httpx.Client]:
-    """The API over this exchange's databases."""
+    """The API over this exchange's databases, or with a mirror, sessions and webhooks in another one."""
     world = running.world
-    follower = Follower(running.mirror, Chain(world.chain.url, attempts=1), world.deployment, interval=0.02)
-    opened = open_sessions(running.folder / "sessions.db", world.deployment)
-    webhooks = open_webhooks(running.folder / "webhooks.db", world.deployment)
+    database: Target | None = options.pop("database", None)
+    mirror = open_mirror(database, world.deployment) if database else running.mirror
+    follower = Follower(mirror, Chain(world.chain.url, attempts=1), world.deployment, interval=0.02)
+    opened = open_sessions(database or running.folder / "sessions.db", world.deployment)
+    webhooks = open_webhooks(database or running.folder / "webhooks.db", world.deployment)
     listener = listen(0)
     origin = f"http://{HOST}:{listener.getsockname()[1]}"
     state = State(
-        mirror=running.mirror,
+        mirror=mirror,
         usage=running.usage,
         webhooks=webhooks,
         sessions=Sessions(opened, world.chain, world.deployment.chain_id, origin),
         chain=world.chain,
         deployment=world.deployment,
         follower=follower,
-        tips=Tips(running.mirror),
+        tips=Tips(mirror),
         origin=origin,
         **{"private_webhooks": True} | options,
     )
@@ -184,6 +187,8 @@ def api(running: Exchange, **options: Any) -> Iterator[httpx.Client]:
         yield client
     opened.dispose()
     webhooks.dispose()
+    if database:
+        mirror.dispose()
 
 
 def sign_in(client: httpx.Client, key: Key, chain_id: int = 31337) -> dict[str, str]:
