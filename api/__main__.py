@@ -21,7 +21,8 @@ from ledger.config import settings
 from ledger.core import loopback
 from ledger.core.errors import SluiceError
 from ledger.metering.log import open_usage
-from ledger.mirror.follow import Follower, open_mirror
+from ledger.mirror.follow import Follower
+from ledger.mirror.store import open_mirror
 from ledger.webhooks.store import open_webhooks
 
 

@@ -29,7 +29,8 @@ from ledger.metering.gateway import Gateway, create_gateway
 from ledger.metering.log import SignedHead, open_usage
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries, schema
-from ledger.mirror.follow import Follower, catch_up, open_mirror
+from ledger.mirror.follow import Follower, catch_up
+from ledger.mirror.store import open_mirror
 from ledger.webhooks.store import open_webhooks
 from tests.world import Key, World
 

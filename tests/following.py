@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ledger.chain.client import Chain
 from ledger.chain.deploy import Deployment
-from ledger.mirror.follow import Writer, open_mirror
+from ledger.mirror.store import open_mirror
+from ledger.mirror.writer import Writer
 
 
 def main(target: str, url: str, deployment: str, ahead: str) -> None:

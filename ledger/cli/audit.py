@@ -11,7 +11,7 @@ from ledger.audit.verify import verify as verify_bundle
 from ledger.cli.app import App, pass_app
 from ledger.core.ids import parse_hash
 from ledger.metering.log import open_usage
-from ledger.mirror.follow import open_mirror
+from ledger.mirror.store import open_mirror
 
 
 @click.group()

@@ -22,11 +22,11 @@ from ledger.metering.log import open_usage
 from ledger.metering.sources import open_source, policy_meters
 from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
-from ledger.mirror.follow import Progress as MirrorProgress
 from ledger.mirror.follow import catch_up
 from ledger.mirror.fsck import fsck
 from ledger.mirror.store import open_mirror, upgrade
 from ledger.mirror.verify import verify
+from ledger.mirror.writer import Progress as MirrorProgress
 
 
 @click.command(name="deploy")

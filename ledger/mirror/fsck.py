@@ -17,8 +17,8 @@ from ledger.chain.client import Chain
 from ledger.chain.deploy import Deployment
 from ledger.chain.settled import read_settled_by_abi
 from ledger.mirror import digest, packing, queries, schema
-from ledger.mirror.follow import Progress, Writer
 from ledger.mirror.store import open_mirror
+from ledger.mirror.writer import Progress, Writer
 
 AT_A_TIME = 1_000  # rows held in memory
 MOST = 100  # differences told

@@ -20,7 +20,8 @@ from ledger.chain.decode import Reverted
 from ledger.core.ids import ZERO_HASH, Hash32, hash_of, raw
 from ledger.core.terms import FAST, Close, UsageCeiling, UsageHead
 from ledger.mirror import queries, schema
-from ledger.mirror.follow import catch_up, open_mirror
+from ledger.mirror.follow import catch_up
+from ledger.mirror.store import open_mirror
 from tests.model import Model
 from tests.world import DAY, Key, World, log_tree
 

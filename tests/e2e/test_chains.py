@@ -19,7 +19,8 @@ from ledger.chain.client import Chain, NodeDown
 from ledger.cli.processes import Processes, anvil_binary
 from ledger.core.loopback import HOST, listen
 from ledger.mirror import queries
-from ledger.mirror.follow import catch_up, open_mirror
+from ledger.mirror.follow import catch_up
+from ledger.mirror.store import open_mirror
 from tests.exchange import exchange, served
 from tests.world import DAY, World
 

@@ -11,7 +11,8 @@ import pytest
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
 from ledger.core.database import Target
-from ledger.mirror.follow import LEASE, open_mirror
+from ledger.mirror.store import open_mirror
+from ledger.mirror.writer import LEASE
 from tests.ledger.mirror.test_chaos import cursor_of, same_as_rebuilt, settle_down
 from tests.world import World
 

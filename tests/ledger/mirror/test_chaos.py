@@ -27,11 +27,12 @@ from ledger.core.database import Target
 from ledger.core.events import Block
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.terms import AuthorizationTerms, UsageHead
-from ledger.mirror import follow, queries, schema
-from ledger.mirror.follow import LEASE, FinalityViolated, Follower, StandingBy, Writer, catch_up, open_mirror
+from ledger.mirror import queries, schema
+from ledger.mirror.follow import Follower, catch_up
 from ledger.mirror.queries import Cursor
-from ledger.mirror.store import followed
+from ledger.mirror.store import followed, open_mirror
 from ledger.mirror.work import EventOutOfPlace, Work
+from ledger.mirror.writer import LEASE, FinalityViolated, StandingBy, Writer
 from tests.chaos import LIES, WORDINGS, ChaosNode, Fault
 from tests.databases import fresh_database
 from tests.listener import Listener, places
@@ -341,7 +342,7 @@ def crashing(engine: Engine, boundary: str) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         if boundary == "before the transaction":
-            patch.setattr(follow, "writing", crash)
+            patch.setattr("ledger.mirror.writer.writing", crash)
         elif boundary == "after the rows":
             patch.setattr(Work, "flush", after_the_rows)
         else:

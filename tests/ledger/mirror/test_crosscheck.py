@@ -15,7 +15,8 @@ from ledger.cli.processes import Processes
 from ledger.core.database import writing
 from ledger.core.ids import Hash32
 from ledger.mirror import packing, queries, schema
-from ledger.mirror.follow import catch_up, open_mirror
+from ledger.mirror.follow import catch_up
+from ledger.mirror.store import open_mirror
 from tests.databases import fresh_database
 from tests.history import History
 from tests.reader import Found, definitions, read_blocks, read_logs

@@ -18,9 +18,10 @@ from ledger.core.ids import ZERO_HASH, Address, raw
 from ledger.core.terms import AuthorizationTerms, Quad, UsageHead
 from ledger.mirror import queries, schema
 from ledger.mirror.apply import _HANDLERS, _NOTED
-from ledger.mirror.follow import FinalityViolated, Follower, catch_up, open_mirror, step
+from ledger.mirror.follow import Follower, catch_up, step
 from ledger.mirror.schema import BASIS
-from ledger.mirror.store import DeploymentDiffers, SchemaOutdated
+from ledger.mirror.store import DeploymentDiffers, SchemaOutdated, open_mirror
+from ledger.mirror.writer import FinalityViolated
 from tests.world import DAY, World, digest
 
 UNITS: Quad = (60, 1440, 0, 0)
