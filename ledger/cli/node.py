@@ -9,6 +9,7 @@ from typing import Any
 import click
 from fastapi import FastAPI
 from rich.progress import Progress
+from sqlalchemy import Engine
 
 from ledger.chain.client import Chain
 from ledger.chain.deploy import deploy
@@ -24,7 +25,7 @@ from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
 from ledger.mirror.follow import catch_up
 from ledger.mirror.fsck import fsck
-from ledger.mirror.store import open_mirror, upgrade
+from ledger.mirror.store import open_mirror, rebuilding, take_over, upgrade
 from ledger.mirror.verify import verify
 from ledger.mirror.writer import Progress as MirrorProgress
 
@@ -133,27 +134,34 @@ def status(app: App) -> None:
 @mirror.command()
 @pass_app
 def rebuild(app: App) -> None:
-    """Build the mirror anew from the chain; the old file is kept beside it. Stop `sluice-api` first.
+    """Build the mirror anew from the chain; the old one is kept beside it. Stop `sluice-api` first.
 
     \b
     Example:  sluice --home build/sluice --rpc http://127.0.0.1:8545 mirror rebuild
     """
-    path, deployment = app.settings.mirror, app.deployment
-    if not isinstance(path, Path):
-        raise InputInvalid("a mirror in PostgreSQL is rebuilt by dropping its schema; `sluice-api` fills it anew")
+    target, deployment = app.settings.mirror, app.deployment
     chain = Chain(app.settings.rpc, notice=app.note)
     deployment.check(chain)
+    if isinstance(target, Path):
+        digest, height = _rebuild_file(app, target, chain)
+    else:
+        digest, height = _build(app, rebuilding(target, deployment), chain)
+        take_over(target, deployment)
+    app.show({"block": height, "digest": digest}, lambda: click.echo(f"✓ rebuilt to block {height}, {digest}"))
+
+
+def _rebuild_file(app: App, path: Path, chain: Chain) -> tuple[str, int]:
     fresh = path.with_suffix(".rebuilt.db")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    digest, height = _build(app, fresh, chain)
+    made = _build(app, open_mirror(fresh, app.deployment), chain)
     if path.exists():
         for suffix in ("", "-wal", "-shm"):
             part = path.with_name(path.name + suffix)
             if part.exists():
                 part.rename(path.with_name(f"{path.stem}.old.db{suffix}"))
     fresh.rename(path)
-    app.show({"block": height, "digest": digest}, lambda: click.echo(f"✓ rebuilt to block {height}, {digest}"))
+    return made
 
 
 @mirror.command(name="fsck")
@@ -232,8 +240,7 @@ def _bar(app: App) -> Iterator[Callable[[MirrorProgress], None]]:
         yield tell
 
 
-def _build(app: App, path: Path, chain: Chain) -> tuple[str, int]:
-    engine = open_mirror(path, app.deployment)
+def _build(app: App, engine: Engine, chain: Chain) -> tuple[str, int]:
     with _bar(app) as tell:
         catch_up(engine, chain, app.deployment, tell)
     found = queries.contents_digest(engine)

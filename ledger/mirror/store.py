@@ -46,18 +46,19 @@ def schema_name(deployment: Deployment) -> str:
     return f"sluice_{deployment.chain_id}_{deployment.address('UsageLedger')[2:12]}"
 
 
-def open_mirror(target: Target, deployment: Deployment) -> Engine:
-    """Opens or creates the mirror of this deployment.
+def open_mirror(target: Target, deployment: Deployment, schema_: str | None = None) -> Engine:
+    """Opens or creates the mirror of this deployment; on a server in its schema, or in another one.
 
     Raises:
         DeploymentDiffers: the database mirrors another deployment.
         SchemaOutdated: its tables are of another version.
         DatabaseCorrupt: the file is damaged or another program's.
     """
-    engine = connect(target, None if isinstance(target, Path) else schema_name(deployment))
+    name = schema_ or schema_name(deployment)
+    engine = connect(target, None if isinstance(target, Path) else name)
     try:
         with _named(target):
-            _prepare(engine, target, deployment)
+            _prepare(engine, target, name)
             with writing(engine) as connection:
                 found = _revision(connection)
                 if found is None:
@@ -86,7 +87,7 @@ def upgrade(target: Target, deployment: Deployment) -> tuple[str | None, str]:
     engine = connect(target, None if isinstance(target, Path) else schema_name(deployment))
     try:
         with _named(target):
-            _prepare(engine, target, deployment)
+            _prepare(engine, target, schema_name(deployment))
             with writing(engine) as connection:
                 before = _revision(connection)
                 if before is None:
@@ -98,14 +99,41 @@ def upgrade(target: Target, deployment: Deployment) -> tuple[str | None, str]:
     return before, _newest()
 
 
-def _prepare(engine: Engine, target: Target, deployment: Deployment) -> None:
+def rebuilding(target: str, deployment: Deployment) -> Engine:
+    """A new and empty mirror beside the one that is there, in the same database."""
+    name = f"{schema_name(deployment)}_rebuilt"
+    _in_database(target, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+    return open_mirror(target, deployment, name)
+
+
+def take_over(target: str, deployment: Deployment) -> None:
+    """Puts the mirror that was rebuilt in the place of the one that was there, which is kept as `…_old`."""
+    name = schema_name(deployment)
+    _in_database(
+        target,
+        f"DROP SCHEMA IF EXISTS {name}_old CASCADE",
+        f"ALTER SCHEMA {name} RENAME TO {name}_old",
+        f"ALTER SCHEMA {name}_rebuilt RENAME TO {name}",
+    )
+
+
+def _in_database(target: str, *statements: str) -> None:
+    """All of them in one transaction."""
+    engine = connect(target)
+    with writing(engine) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def _prepare(engine: Engine, target: Target, name: str) -> None:
     """Refuses a file that is not ours; makes the schema on a server."""
     if isinstance(target, Path):
         with engine.connect() as connection:
             is_ours(connection, target)
     else:
         with writing(engine) as connection:
-            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema_name(deployment)}")
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {name}")
 
 
 def _named(target: Target) -> Any:
