@@ -1,5 +1,6 @@
 """RFC 9162 Merkle trees over SHA-256: roots, inclusion and consistency proofs, and their verification."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
@@ -16,32 +17,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
-class Tree:
-    """An append-only tree that keeps every full subtree: appending costs one hash on average, a proof O(log² n)."""
+class Nodes(ABC):
+    """A tree whose full subtrees can be asked for: roots and proofs of any of its sizes follow."""
 
-    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]
-        for value in leaf_hashes:
-            self.append(value)
-
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self._levels[0])
+        """How many leaves there are."""
 
-    def append(self, value: bytes) -> None:
-        """Adds a leaf by its hash."""
-        level = 0
-        while True:
-            nodes = self._levels[level]
-            nodes.append(value)
-            if len(nodes) % 2:
-                return
-            value = node_hash(nodes[-2], nodes[-1])
-            level += 1
-            if level == len(self._levels):
-                self._levels.append([])
-
-    def leaf(self, index: int) -> bytes:
-        return self._levels[0][index]
+    @abstractmethod
+    def node(self, level: int, index: int) -> bytes:
+        """The root of the full subtree over leaves index·2^level to (index+1)·2^level."""
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves; of all by default.
@@ -95,9 +80,9 @@ class Tree:
     def _hash(self, low: int, high: int) -> bytes:
         size = high - low
         if size & (size - 1) == 0:
-            # Splits fall on powers of two, so `low` is a multiple of `size` and the subtree is kept.
+            # Splits fall on powers of two, so `low` is a multiple of `size` and the subtree is full.
             level = size.bit_length() - 1
-            return self._levels[level][low >> level]
+            return self.node(level, low >> level)
         middle = low + _split(size)
         return node_hash(self._hash(low, middle), self._hash(middle, high))
 
@@ -107,6 +92,68 @@ class Tree:
         if not 0 <= size <= len(self):
             raise ValueError(f"the tree has {len(self)} leaves, not {size}")
         return size
+
+
+class Tree(Nodes):
+    """An append-only tree that keeps every full subtree: appending costs one hash on average, a proof O(log² n)."""
+
+    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        for value in leaf_hashes:
+            self.append(value)
+
+    def __len__(self) -> int:
+        return len(self._levels[0])
+
+    def append(self, value: bytes) -> None:
+        """Adds a leaf by its hash."""
+        level = 0
+        while True:
+            nodes = self._levels[level]
+            nodes.append(value)
+            if len(nodes) % 2:
+                return
+            value = node_hash(nodes[-2], nodes[-1])
+            level += 1
+            if level == len(self._levels):
+                self._levels.append([])
+
+    def leaf(self, index: int) -> bytes:
+        return self._levels[0][index]
+
+    def node(self, level: int, index: int) -> bytes:
+        return self._levels[level][index]
+
+
+class CompactRange:
+    """The full subtrees that make up a tree, largest first: all that is needed to go on and to know the root.
+
+    Of a tree of any length that is at most 64 hashes.
+    """
+
+    def __init__(self, size: int = 0, nodes: Sequence[bytes] = ()) -> None:
+        """Raises ValueError if it is not one hash for each bit of the size."""
+        if size < 0 or len(nodes) != size.bit_count() or any(len(node) != 32 for node in nodes):
+            raise ValueError(f"a tree of {size} leaves is not made up of {len(nodes)} full subtrees")
+        self.size = size
+        self.nodes = list(nodes)
+
+    def append(self, value: bytes) -> None:
+        """Adds a leaf by its hash."""
+        nodes, size = self.nodes, self.size
+        while size & 1:
+            value = node_hash(nodes.pop(), value)
+            size >>= 1
+        nodes.append(value)
+        self.size += 1
+
+    def root(self) -> bytes:
+        if not self.nodes:
+            return EMPTY_ROOT
+        value = self.nodes[-1]
+        for node in self.nodes[-2::-1]:
+            value = node_hash(node, value)
+        return value
 
 
 def _split(size: int) -> int:
