@@ -111,6 +111,9 @@ class App:
     def post(self, path: str, body: Any) -> Any:
         return self._request("POST", path, json=body)
 
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
     def _request(self, method: str, path: str, **options: Any) -> Any:
         """Signs in where the server asks who reads."""
         try:

@@ -292,14 +292,26 @@ def open_(app: App, opening_file: Path) -> None:
 @click.option("--provider")
 @click.option("--consumer")
 @click.option("--product")
+@click.option("--purpose", help="Allowed for this purpose: RESEARCH, PUBLIC_SAFETY …")
+@click.option("--status", type=click.Choice(["OPEN", "ENDED", "CLOSED"]))
+@click.option("--at-block", type=click.IntRange(0), help="As it was at the end of this block.")
 @pass_app
-def list_(app: App, provider: str | None, consumer: str | None, product: str | None) -> None:
-    """Authorizations, by party or product.
+def list_(
+    app: App,
+    provider: str | None,
+    consumer: str | None,
+    product: str | None,
+    purpose: str | None,
+    status: str | None,
+    at_block: int | None,
+) -> None:
+    """Authorizations, by party, product, purpose or status.
 
     \b
-    Example:  sluice authorization list --consumer 0x…
+    Example:  sluice authorization list --consumer 0x… --status OPEN
     """
-    found = app.all("/v1/authorizations", provider=provider, consumer=consumer, product=product)
+    asked = {"provider": provider, "consumer": consumer, "product": product, "purpose": purpose, "status": status}
+    found = app.all("/v1/authorizations", **asked, at_block=at_block)
     rows = [
         (i["authorization"], i["mode"], i["status"], i["size"], format_yuan(int(i["due"])), format_yuan(int(i["paid"])))
         for i in found
