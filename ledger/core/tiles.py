@@ -79,17 +79,12 @@ class TiledTree(Nodes):
         data = self._tiles[tile_level, tile][place * HASH : (place + (1 << rest)) * HASH]
         if len(data) != HASH << rest:
             raise ValueError(f"tile {tile_path(tile_level, tile)} is too short for a tree of {self._size}")
-        row = [data[at : at + HASH] for at in range(0, len(data), HASH)]
-        while len(row) > 1:
-            row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-        return row[0]
+        return subtree_root(data)
 
 
-def next_tiles(level: int, index: int, hashes: bytes) -> tuple[int, int, bytes] | None:
-    """The hash that a full tile adds to the level above: (level, its number there, the hash); None if not full."""
-    if len(hashes) != WIDTH * HASH:
-        return None
+def subtree_root(hashes: bytes) -> bytes:
+    """What a full tile adds to the tile above it."""
     row = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
     while len(row) > 1:
         row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-    return level + 1, index, row[0]
+    return row[0]

@@ -13,6 +13,7 @@ from ledger.core.parse import parse_uint
 from ledger.core.terms import Quad
 
 SALT_BYTES = 16
+LEAF_BYTES = 229
 
 
 class Kind(IntEnum):
@@ -58,6 +59,28 @@ class UsageLeaf:
                 raw(self.version),
                 raw(self.payload_hash),
             )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "UsageLeaf":
+        """The leaf of 229 bytes. Raises InputInvalid if there are more or fewer."""
+        if len(data) != LEAF_BYTES:
+            raise InputInvalid(f"a leaf is {LEAF_BYTES} bytes, got {len(data)}", field="leaf")
+        units = struct.unpack(">8Q", data[72:136])
+        return cls(
+            authorization_id=hash_of(data[:32]),
+            index=int.from_bytes(data[32:40], "big"),
+            use_id_hash=hash_of(data[40:72]),
+            units=units[:4],
+            cum_units=units[4:],
+            cum_credits=int.from_bytes(data[136:152], "big"),
+            event_time=int.from_bytes(data[152:157], "big"),
+            served_at=int.from_bytes(data[157:162], "big"),
+            kind=data[162],
+            purpose=data[163],
+            modality=data[164],
+            version=hash_of(data[165:197]),
+            payload_hash=hash_of(data[197:229]),
         )
 
     def hash(self) -> bytes:

@@ -31,7 +31,16 @@ from ledger.core.terms import AuthorizationTerms, GatewaySession, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, UsageLeaf, payload_hash, use_id_hash
 from ledger.metering import heads, schema
-from ledger.metering.log import NO_UNITS, Entry, SignedHead, first_gap, head_of, insert_entry, read_entries, receipt_of
+from ledger.metering.log import (
+    NO_UNITS,
+    Entry,
+    SignedHead,
+    first_gap,
+    head_after,
+    insert_entry,
+    read_entries,
+    receipt_of,
+)
 
 SESSION_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
 CLOCK_TOLERANCE = 900  # seconds a provider's clock may be ahead of this one
@@ -268,7 +277,7 @@ class Consumer:
             last = heads.latest_signed(connection, self.authorization_id)
         check_chain(leaves, head.size)
         tree = Tree(leaf.hash() for leaf in leaves)
-        expected = head_of(leaves, tree, head.size)
+        expected = head_after(leaves[-1], tree.root())
         if expected != head:
             wrong = next(k for k, v in head.as_json().items() if expected.as_json()[k] != v)
             raise Disputed(f"the head of {head.size} leaves: {wrong} is not what the receipts add up to", field=wrong)

@@ -33,11 +33,12 @@ from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, payload_hash, use_id_hash
 from ledger.metering import admission, heads
 from ledger.metering.admission import Standing
-from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, receipt_of
+from ledger.metering.log import NO_UNITS, Entry, LogMovedOn, SignedHead, UsageLog, read_entries, receipt_of
 from ledger.metering.sources import Served, Source
 from ledger.mirror import queries, schema
 
 SESSION_SECONDS = 3600
+WRITERS = 10  # times another gateway may be faster before a use is given up
 MIRROR_SECONDS = 30  # how long ago the mirror may have stood at the chain's head
 Index = Annotated[int, Query(ge=0, lt=2**62)]
 Count = Annotated[int, Query(ge=1, le=1000)]
@@ -165,54 +166,73 @@ class Gateway:
             raise NotFound(f"this gateway does not serve version {version}")
         served = source.answer(request.query_params)
         asked = {"path": request.url.path, "query": dict(request.query_params), "purpose": purpose.code}
-        request_hash = hash_of(sha256(canonical_json(asked)))
         async with self.lock(authorization_id):
-            log = self.log(authorization_id)
-            known = log.find(use_id_hash(use_id))
-            if known is not None and known.request_hash != request_hash:
-                raise Conflict("this use id was used for another request", useId=use_id)
-            standing, version_status, chain_time = self._standing(authorization_id, source)
-            # A chain may run ahead of this clock; its time decides what has ended.
-            now = max(int(self._clock()), chain_time)
-            signed = self._signed_units(authorization_id)
-            # A use asked for again counts nothing, and is delivered again only while it would be allowed.
-            units = served.units(source.meters) if known is None else NO_UNITS
-            wanted = admission.Request(
-                purpose.number, source.modality, source.product, source.version, version_status, units
-            )
-            refused = admission.refusal(standing, wanted, log.units, log.credits, signed, now)
-            if known is not None:
-                return _answer(known, served if refused is None else None)
-            payload = asked | (
-                {"outcome": "refused", "reason": codes.reason(refused).code, "reasonNumber": refused}
-                if refused is not None
-                else {
-                    "outcome": "served",
-                    "meters": list(source.meters),
-                    "responseSha256": "0x" + sha256(served.body).hex(),
-                    "bytes": len(served.body),
-                }
-            )
-            salt = secrets.token_bytes(16)
-            leaf = log.next_leaf(
-                use_id_hash=use_id_hash(use_id),
-                units=NO_UNITS if refused is not None else units,
-                kind=Kind.USE if refused is None else Kind.REFUSAL,
-                purpose=purpose.number,
-                modality=source.modality,
-                version=source.version,
-                payload_hash=payload_hash(salt, payload),
-                event_time=now,
-                now=now,
-            )
-            domain = self._domains[standing.terms.ledger]
-            entry = Entry(leaf, request_hash, salt, payload, self._signer.sign(receipt_of(leaf), domain))
-            try:
-                log.append(entry)
-            except SQLAlchemyError as problem:
-                # What the database holds now is not known here: read the log again before it is written again.
-                self._logs.pop(authorization_id, None)
-                raise LogUnavailable("the usage log could not be written; ask again with the same use id") from problem
+            for _ in range(WRITERS):
+                try:
+                    return self._record(authorization_id, use_id, purpose, source, served, asked)
+                except LogMovedOn:
+                    # Another gateway appended: what is next, and whether it may be, is decided anew.
+                    self._logs.pop(authorization_id, None)
+                    self._signed.pop(authorization_id, None)
+                except SQLAlchemyError as problem:
+                    # What the database holds now is not known here: read the log again before it is written again.
+                    self._logs.pop(authorization_id, None)
+                    words = "the usage log could not be written; ask again with the same use id"
+                    raise LogUnavailable(words) from problem
+        raise LogUnavailable("others write to this usage log all the time; ask again with the same use id")
+
+    def _record(
+        self,
+        authorization_id: Hash32,
+        use_id: str,
+        purpose: codes.Code,
+        source: Source,
+        served: Served,
+        asked: dict[str, Any],
+    ) -> Response:
+        """Decides, appends the leaf, and answers."""
+        request_hash = hash_of(sha256(canonical_json(asked)))
+        log = self.log(authorization_id)
+        known = log.find(use_id_hash(use_id))
+        if known is not None and known.request_hash != request_hash:
+            raise Conflict("this use id was used for another request", useId=use_id)
+        standing, version_status, chain_time = self._standing(authorization_id, source)
+        # A chain may run ahead of this clock; its time decides what has ended.
+        now = max(int(self._clock()), chain_time)
+        signed = self._signed_units(authorization_id)
+        # A use asked for again counts nothing, and is delivered again only while it would be allowed.
+        units = served.units(source.meters) if known is None else NO_UNITS
+        wanted = admission.Request(
+            purpose.number, source.modality, source.product, source.version, version_status, units
+        )
+        refused = admission.refusal(standing, wanted, log.units, log.credits, signed, now)
+        if known is not None:
+            return _answer(known, served if refused is None else None)
+        payload = asked | (
+            {"outcome": "refused", "reason": codes.reason(refused).code, "reasonNumber": refused}
+            if refused is not None
+            else {
+                "outcome": "served",
+                "meters": list(source.meters),
+                "responseSha256": "0x" + sha256(served.body).hex(),
+                "bytes": len(served.body),
+            }
+        )
+        salt = secrets.token_bytes(16)
+        leaf = log.next_leaf(
+            use_id_hash=use_id_hash(use_id),
+            units=NO_UNITS if refused is not None else units,
+            kind=Kind.USE if refused is None else Kind.REFUSAL,
+            purpose=purpose.number,
+            modality=source.modality,
+            version=source.version,
+            payload_hash=payload_hash(salt, payload),
+            event_time=now,
+            now=now,
+        )
+        domain = self._domains[standing.terms.ledger]
+        entry = Entry(leaf, request_hash, salt, payload, self._signer.sign(receipt_of(leaf), domain))
+        log.append(entry)
         return _answer(entry, served)
 
     def _standing(self, authorization_id: Hash32, source: Source) -> tuple[Standing, str, int]:

@@ -1,32 +1,51 @@
-"""The usage log's tables, the same at the provider's gateway and in the consumer's own copy."""
+"""The usage log's tables, the same at the provider's gateway and in the consumer's own copy.
+
+A log is its row in `logs` (where it stands), its leaves, and the full tiles of its tree. A consumer's copy has leaves
+only: receipts come in any order.
+"""
 
 from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table
 
-SCHEMA_VERSION = 2
+from ledger.core.database import Hex
+
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("authorization", Hex, primary_key=True),
+    Column("size", BigInteger, nullable=False),  # leaves; a writer moves it from what it knew, or has lost
+    Column("nodes", LargeBinary, nullable=False),  # the compact range of the tree: 32 bytes for each bit of the size
+)
 
 leaves = Table(
     "leaves",
     metadata,
-    Column("authorization", String(66), primary_key=True),
+    Column("authorization", Hex, primary_key=True),
     Column("index", BigInteger, primary_key=True, autoincrement=False),
-    Column("use_id_hash", String(66), nullable=False),
-    Column("leaf", JSON, nullable=False),
-    Column("leaf_hash", LargeBinary(32), nullable=False),
-    Column("kind", SmallInteger, nullable=False),  # of the leaf, as are the next four: to be asked for
+    Column("use_id_hash", Hex, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),  # its 229 bytes
+    Column("kind", SmallInteger, nullable=False),  # of the leaf, as are the next two: to be asked for
     Column("purpose", SmallInteger, nullable=False),
     Column("modality", SmallInteger, nullable=False),
-    Column("version", String(66), nullable=False),
-    Column("served_at", BigInteger, nullable=False),  # seconds; never falls from one index to the next
-    Column("request_hash", String(66), nullable=False),  # what was asked for: the same use id must ask the same
+    Column("request_hash", Hex, nullable=False),  # what was asked for: the same use id must ask the same
     Column("salt", LargeBinary(16)),  # salt and payload go when a use is erased
     Column("payload", JSON),
-    Column("signature", String, nullable=False),  # the provider's, over the receipt
+    Column("signature", Hex, nullable=False),  # the provider's, over the receipt
 )
 Index("leaves_by_use_id", leaves.c.authorization, leaves.c.use_id_hash, unique=True)
 Index("leaves_by_purpose", leaves.c.authorization, leaves.c.purpose, leaves.c.index)
-Index("leaves_by_time", leaves.c.authorization, leaves.c.served_at, leaves.c.index)
+
+tiles = Table(
+    "tiles",  # core.tiles: those of the leaves once they are full, of the levels above as they grow
+    metadata,
+    Column("authorization", Hex, primary_key=True),
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("index", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
 
 heads = Table(
     "heads",

@@ -25,9 +25,7 @@ def tiled(size: int, asked: list[tuple[int, int]] | None = None) -> TiledTree:
     while len(rows[-1]) >= WIDTH:
         below = rows[-1]
         full = [b"".join(below[at : at + WIDTH]) for at in range(0, len(below) - WIDTH + 1, WIDTH)]
-        above = [tiles.next_tiles(len(rows) - 1, n, data) for n, data in enumerate(full)]
-        assert [(level, n) for level, n, _ in filter(None, above)] == [(len(rows), n) for n in range(len(full))]
-        rows.append([found[2] for found in above if found])
+        rows.append([tiles.subtree_root(hashes) for hashes in full])
     assert [len(row) for row in rows if row] == tiles.widths(size)
 
     def read(level: int, index: int) -> bytes:
