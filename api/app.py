@@ -19,6 +19,7 @@ from api.replies import Replies
 from api.routes import aggregates, authorizations, events, health, money, registries, session, transactions
 from ledger.webhooks.deliver import Deliverer
 
+TITLE = "Sluice 数据计量账本"
 ROUTERS = (authorizations, registries, money, aggregates, events, session, transactions, health)  # by use
 
 
@@ -35,7 +36,7 @@ def create_app(state: State) -> FastAPI:
         state.follower.stop()
 
     # The page at /docs comes from this package, not from a content network: it works without one.
-    app = FastAPIOffline(lifespan=lifespan)
+    app = FastAPIOffline(title=TITLE, lifespan=lifespan)
     app.state.sluice = state
     app.state.registry = CollectorRegistry()
     app.state.registry.register(health.Mirror(state))
@@ -62,7 +63,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         if isinstance(route, APIRoute):
             route.operation_id = route.name  # what a client calls it
     made = get_openapi(
-        title="Sluice 数据计量账本",
+        title=TITLE,
         version="0.1.0",
         openapi_version="3.1.0",
         summary="A ledger for metered data exchange: what was authorized, what was used, what is owed, and proof",

@@ -86,6 +86,7 @@ def test_the_page_of_the_api_needs_no_network(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.status_code == 200
     assert "https://" not in page.text
+    assert "Sluice 数据计量账本" in page.text
     assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
 
 
