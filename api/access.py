@@ -55,6 +55,7 @@ def authorizations(db: Connection, wallet: Address, product: str | None = None) 
     mine = or_(
         table.c.provider == wallet,
         table.c.consumer == wallet,
+        table.c.terms["meteringAgent"].as_string() == wallet,
         table.c.space.in_(overseen(db, wallet)),
     )
     query = select(table.c.authorization).where(schema.holds(table), mine).order_by(table.c.authorization)

@@ -15,12 +15,14 @@ from api.sessions import Sessions
 BURST = 4  # seconds of the rate that may be asked at once
 MOST = 50_000  # readers remembered
 
+FREE = ("/health", "/v1/health", "/metrics")  # what restarts and watches a server must not be kept out
+
 COSTS = (  # method, beginning of the path, tokens
-    ("POST", b"/v1/session", 10),
-    ("POST", b"/v1/transactions", 10),
-    ("POST", b"/v1/webhooks", 20),
-    ("GET", b"/v1/aggregates", 10),
-    ("GET", b"/v1/events", 3),
+    ("POST", "/v1/session", 10),
+    ("POST", "/v1/transactions", 10),
+    ("POST", "/v1/webhooks", 20),
+    ("GET", "/v1/aggregates", 10),
+    ("GET", "/v1/events", 3),
 )
 
 
@@ -34,7 +36,7 @@ class Limits:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/health"):
+        if scope["type"] != "http" or scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return
         reader = self._reader(scope)
@@ -75,5 +77,5 @@ class Limits:
 
 
 def _cost(scope: Scope) -> float:
-    method, path = scope["method"], scope["raw_path"]
+    method, path = scope["method"], scope["path"]  # as routes see it: decoded
     return next((tokens for verb, begin, tokens in COSTS if verb == method and path.startswith(begin)), 1)

@@ -82,18 +82,20 @@ class Sessions:
         self._engine, self._chain, self._chain_id, self._origin = engine, chain, chain_id, origin
         self._clock = clock
         self._known: dict[bytes, tuple[Session, float]] = {}
+        self._closings = 0
         self._lock = threading.Lock()
 
     def nonce(self) -> tuple[str, int]:
-        """A new nonce, and until when it may be used. Raises Busy if too many are open."""
+        """A new nonce, and until when it may be used."""
         now = int(self._clock())
         letters = string.ascii_letters + string.digits
         made = "".join(secrets.choice(letters) for _ in range(20))
         with writing(self._engine) as connection:
             connection.execute(delete(nonces).where(nonces.c.expires_at <= now))
             connection.execute(delete(sessions).where(sessions.c.expires_at <= now))
-            if len(connection.execute(select(nonces.c.nonce).limit(MOST_NONCES)).all()) == MOST_NONCES:
-                raise Busy("too many sign-ins are open; try again in a minute")
+            # The oldest give way: whoever asks for nonces and does not use them keeps nobody else out.
+            newest_first = select(nonces.c.nonce).order_by(nonces.c.expires_at.desc(), nonces.c.nonce)
+            connection.execute(delete(nonces).where(nonces.c.nonce.in_(newest_first.offset(MOST_NONCES - 1))))
             connection.execute(insert(nonces).values(nonce=made, expires_at=now + NONCE_SECONDS))
         return made, now + NONCE_SECONDS
 
@@ -107,6 +109,10 @@ class Sessions:
         message, now = SignIn.parse(text), self._clock()
         domain = urlsplit(self._origin).netloc
         message.check(domain=domain, uri=self._origin, chain_id=self._chain_id, now=now)
+        open_nonce = select(nonces).where(nonces.c.nonce == message.nonce, nonces.c.expires_at > int(now))
+        with self._engine.connect() as connection:
+            if connection.execute(open_nonce).first() is None:  # before a contract wallet is asked
+                raise NotSignedIn("the message's nonce was used before, or is too old: ask for another")
         if not self.signed(message.address, siwe.personal_digest(text), signature):
             raise NotSignedIn(f"the message is not signed by {message.address}")
         expires = int(now) + SECONDS
@@ -147,6 +153,7 @@ class Sessions:
         known = self._known.get(key)
         if known is not None and now < known[1]:
             return known[0]
+        closings = self._closings
         with self._engine.connect() as connection:
             row = connection.execute(select(sessions).where(sessions.c.token_hash == key)).first()
         if row is None or row.expires_at <= now:
@@ -156,12 +163,15 @@ class Sessions:
         with self._lock:
             if len(self._known) > 10_000:
                 self._known.clear()
-            self._known[key] = (found, min(now + REMEMBERED, row.expires_at))
+            if self._closings == closings:  # else it may have been closed since it was read
+                self._known[key] = (found, min(now + REMEMBERED, row.expires_at))
         return found
 
     def close(self, token: str) -> None:
         """Ends a session."""
         key = sha256(token.encode())
-        self._known.pop(key, None)
         with writing(self._engine) as connection:
             connection.execute(delete(sessions).where(sessions.c.token_hash == key))
+        with self._lock:
+            self._closings += 1
+            self._known.pop(key, None)

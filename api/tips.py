@@ -32,7 +32,7 @@ class Tips:
                 loop = asyncio.get_running_loop()
                 self._turn = loop.create_future()
                 loop.call_soon(self._read_now, self._turn)
-            return await self._turn
+            return await asyncio.shield(self._turn)  # who is cancelled takes nobody along
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running))
         return await asyncio.shield(self._next)

@@ -2,7 +2,8 @@
 
 A connection reads one state of the database from its first question on; `writing` is how anything is written. Each
 package owns its tables; this module only knows files and servers. Amounts are whole numbers of any size: NUMERIC in
-PostgreSQL; in SQLite an integer, or text beyond its 64 bits. Ids are bytes in the database and 0x-hex outside.
+PostgreSQL; in SQLite an integer, or text beyond its 64 bits. Ids are bytes in the database and 0x-hex outside. What is
+written is not among the words of an error: those end in logs.
 """
 
 import re
@@ -114,12 +115,15 @@ def connect(target: Target, schema: str | None = None) -> Engine:
         isolation_level="REPEATABLE READ",
         connect_args=options,
         pool_pre_ping=True,
+        hide_parameters=True,
     )
 
 
 def _sqlite(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30, "check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: Any) -> None:

@@ -15,16 +15,23 @@ from ledger.core.ids import Address, Hash32, checksum, hash_of, parse_address
 SKEW = 60  # seconds a wallet's clock may be ahead
 MAX_AGE = 600  # seconds after which a message that was signed is too old to be used
 
+# The characters of RFC 3986, which EIP-4361 is made of: no others, that could hide or turn round what a wallet shows.
+_URI = r"[!#-;=?-Z\[\]_a-z~]+"
+_STATEMENT = r"[ !#$&-;=?-Z\[\]_a-z~]+"
+
 _FORM = re.compile(
-    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<domain>[^\s/]+) wants you to sign in with your Ethereum account:\n"
-    r"(?P<address>0x[0-9a-fA-F]{40})\n\n(?:(?P<statement>[^\n]+)\n)?\n"
-    r"URI: (?P<uri>\S+)\nVersion: (?P<version>\S+)\nChain ID: (?P<chain_id>[1-9][0-9]{0,77})\n"
+    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<domain>[!#-.0-;=?-Z\[\]_a-z~]+)"
+    r" wants you to sign in with your Ethereum account:\n"
+    rf"(?P<address>0x[0-9a-fA-F]{{40}})\n\n(?:(?P<statement>{_STATEMENT})\n)?\n"
+    rf"URI: (?P<uri>{_URI})\n"
+    r"Version: (?P<version>[!-~]+)\nChain ID: (?P<chain_id>[1-9][0-9]{0,77})\n"
     r"Nonce: (?P<nonce>[A-Za-z0-9]{8,64})\nIssued At: (?P<issued_at>\S+)"
     r"(?:\nExpiration Time: (?P<expiration_time>\S+))?(?:\nNot Before: (?P<not_before>\S+))?"
-    r"(?:\nRequest ID: (?P<request_id>\S*))?(?:\nResources:(?P<resources>(?:\n- \S+)*))?\Z"
+    r"(?:\nRequest ID: (?P<request_id>[!$-.0-;=@-Z_a-z~]*))?"
+    rf"(?:\nResources:(?P<resources>(?:\n- {_URI})*))?\Z"
 )
 _TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-5][0-9])\Z"
 )
 
 

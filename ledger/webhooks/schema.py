@@ -20,6 +20,7 @@ webhooks = Table(
     Column("offset", String, nullable=False),  # of the mirror's journal: up to here all is done
     Column("status", String, nullable=False),  # active, retrying, paused
     Column("failures", Integer, nullable=False),  # in a row, of the next event
+    Column("refusals", Integer, nullable=False),  # of them, those for good
     Column("failing_since", BigInteger),  # seconds
     Column("last_error", String),
     Column("next_attempt", BigInteger, nullable=False),  # seconds

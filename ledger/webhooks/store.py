@@ -59,6 +59,7 @@ def register(engine: Engine, wanted: Registration, begin: Offset, now: int, *, p
         "offset": str(begin),
         "status": "active",
         "failures": 0,
+        "refusals": 0,
         "failing_since": None,
         "last_error": None,
         "next_attempt": now,
@@ -66,6 +67,9 @@ def register(engine: Engine, wanted: Registration, begin: Offset, now: int, *, p
         "created": now,
     }
     with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            # One at a time of an owner: there is no row to lock for those that are not there yet.
+            connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(wanted.owner, 0))))
         count = select(func.count()).select_from(table).where(table.c.owner == wanted.owner)
         if connection.execute(count).scalar_one() >= MOST:
             raise Conflict(f"a wallet has at most {MOST} webhooks; take one away first")
@@ -102,9 +106,10 @@ def replay(engine: Engine, owner: Address, webhook: str, after: Offset, now: int
     table = schema.webhooks
     with writing(engine) as connection:
         one(connection, owner, webhook)
-        values = {"offset": str(after), "status": "active", "failures": 0, "failing_since": None, "last_error": None}
-        # Whoever delivers now holds the lease, and will find that the offset is not the one it began with.
-        connection.execute(update(table).where(table.c.webhook == webhook).values(next_attempt=now, **values))
+        values: Row = {"offset": str(after), "status": "active", "last_error": None, "failing_since": None}
+        values |= {"failures": 0, "refusals": 0, "next_attempt": now}
+        # Whoever delivers now will find that it has no lease any more, and moves nothing.
+        connection.execute(update(table).where(table.c.webhook == webhook).values(leased_until=0, **values))
         return one(connection, owner, webhook)
 
 

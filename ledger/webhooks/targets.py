@@ -10,6 +10,10 @@ from ledger.core.errors import InputInvalid
 
 Resolve = Callable[[str, int], list[str]]
 
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all of IPv6 that is given to anybody
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64: IPv4 in the last four bytes
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # of which older Pythons say it is global
+
 
 def resolve(host: str, port: int) -> list[str]:
     """Every address of a name."""
@@ -57,11 +61,15 @@ def target(url: str, *, private: bool, look_up: Resolve = resolve) -> Target:
     parts = checked(url, private=private)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = look_up(host, port)
-    if not private:
-        for address in addresses:
-            if not _public(address):
-                raise InputInvalid(f"{host} is {address}, which is not a public address", field="url")
+    try:
+        addresses = look_up(host, port)
+    except UnicodeError:  # a label that is empty or too long
+        addresses = []
+    if not addresses:
+        raise OSError(f"{host} is the name of no address")
+    # Which address it is, is not said: names may be known inside that are not known outside.
+    if not private and not all(map(_public, addresses)):
+        raise InputInvalid(f"{host} is not of public addresses only", field="url")
     address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     pinned = parts._replace(netloc=f"{address}:{port}").geturl()
     return Target(pinned, parts.netloc, host)
@@ -69,5 +77,10 @@ def target(url: str, *, private: bool, look_up: Resolve = resolve) -> Target:
 
 def _public(address: str) -> bool:
     found = ipaddress.ip_address(address.split("%")[0])
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None) or found
-    return found.is_global and inner.is_global and not found.is_multicast
+    if isinstance(found, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF) if found in _TRANSLATED else None
+        inner = found.ipv4_mapped or found.sixtofour or translated
+        if inner is None:
+            return found in _UNICAST and found.is_global
+        found = inner
+    return found.is_global and not found.is_multicast and found not in _PROTOCOLS
