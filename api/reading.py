@@ -99,7 +99,7 @@ class Read:
                 view = self._view(db)
                 body = _encode(make(view))
                 until = queries.next_ending(db, view.now) if keep and not private and self.at_block is None else None
-                return Reply(body, view.tip, fixed=view.fixed(), until=until, private=private)
+                return Reply(body, view.tip, fixed=view.fixed(), until=until, settled=keep, private=private)
 
         await self._wait()
         if brief and self._here.mirror.dialect.name == "sqlite":

@@ -42,6 +42,7 @@ class Reply(Response):
     Args:
         fixed: it is as of this earlier block, and of no other.
         until: seconds; when it stops to be true though no block comes. None: the reply is not to be kept.
+        settled: of a final block it will never be another.
         private: for one reader only.
     """
 
@@ -52,12 +53,13 @@ class Reply(Response):
         *,
         fixed: tuple[int, str | None] | None = None,
         until: float | None = None,
+        settled: bool = False,
         private: bool = False,
     ) -> None:
         super().__init__(body, media_type=JSON)
         self.tip, self.fixed, self.until = tip, fixed, until
         self.etag = b'"' + hashlib.sha256(body).hexdigest()[:32].encode() + b'"'
-        forever = fixed is not None and fixed[0] <= tip.final and not private
+        forever = settled and fixed is not None and fixed[0] <= tip.final and not private
         control = b"max-age=31536000, immutable" if forever else b"private, no-cache" if private else b"no-cache"
         self._always: Headers = [
             (b"etag", self.etag),

@@ -39,7 +39,7 @@ GONE = described({410: "the offset is of a block that this mirror never had"})
 
 @router.get(
     "/events",
-    summary="Events in the order in which they became known, with those that were taken back",
+    summary="Events in the order in which they became known, with those that were taken back; at_block: up to it",
     response_model=schemas.EventPage,
     responses=READ | GONE,
 )
@@ -58,7 +58,8 @@ async def events(
     def make(view: View) -> dict[str, Any]:
         begin = _begin(view, after, from_block)
         found = journal.read(view.db, begin, limit, wanted, final=final)
-        items = [event_json(told) for told in found.events]
+        last = view.tip.number if view.at_block is None else view.at_block
+        items = [event_json(told) for told in found.events if told.row["block_number"] <= last]
         return {"items": items, "next": str(found.reached), "more": found.more}
 
     return await read.one(make, keep=False, brief=False)

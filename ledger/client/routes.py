@@ -605,7 +605,7 @@ class Routes:
         at_block: int | None = None,
         min_block: int | None = None,
     ) -> types.EventPage:
-        """Events in the order in which they became known, with those that were taken back"""
+        """Events in the order in which they became known, with those that were taken back; at_block: up to it"""
         return cast(
             "types.EventPage",
             self.request(

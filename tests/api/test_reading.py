@@ -186,6 +186,12 @@ def test_what_is_final_may_be_kept_for_ever_and_says_so(client: httpx.Client, ru
     assert "immutable" in old.headers["cache-control"]
     assert old.headers["ledger-finality"] == "final"
     assert client.get("/v1/spaces").headers["cache-control"] == "no-cache"
+    # Of an old block more may become known: it is taken back, or told again.
+    events = client.get("/v1/events", params={"at_block": head.number, "limit": 1000})
+    assert events.headers["cache-control"] == "no-cache"
+    assert {event["block"] <= head.number for event in events.json()["items"]} == {True}
+    earlier = client.get("/v1/events", params={"at_block": head.number - 5, "limit": 1000}).json()["items"]
+    assert 0 < len(earlier) < len(events.json()["items"])
 
 
 # ----------------------------------------------------------------------------------------------------- pages
