@@ -14,7 +14,7 @@ from ledger.core.errors import NotFound
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.terms import FAST, AuthorizationTerms
 from ledger.metering import heads
-from ledger.metering.log import UsageLog, open_usage
+from ledger.metering.log import open_usage, tree_of
 
 
 @click.group()
@@ -62,7 +62,8 @@ def settlement_of(
     chosen = ([s for s in signed if s.head.as_of <= row["endedAt"]] or signed)[-1]
     proof: list[bytes] = []
     if not terms.flags & FAST:
-        proof = UsageLog(usage, authorization).tree.consistency(settled, chosen.head.size)
+        with usage.connect() as connection:
+            proof = tree_of(connection, authorization, chosen.head.size).consistency(settled)
     return {
         "terms": terms.as_json(),
         "previous": previous.as_json() if previous else None,

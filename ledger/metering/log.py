@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from ledger.core.database import Target, open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of, raw
-from ledger.core.merkle import CompactRange, Nodes, leaf_hash
+from ledger.core.merkle import CompactRange, Nodes, Tree, leaf_hash
 from ledger.core.terms import Quad, UsageHead, UseReceipt
 from ledger.core.tiles import HASH, HEIGHT, WIDTH, TiledTree, subtree_root
 from ledger.core.usage_leaf import Kind, UsageLeaf
@@ -244,6 +244,20 @@ class UsageLog:
         """How many leaves were served up to this time, inclusive."""
         with self._engine.connect() as connection:
             return served_before(connection, self.authorization_id, seconds + 1)
+
+
+def tree_of(connection: Connection, authorization_id: Hash32, size: int) -> Nodes:
+    """The tree over the first `size` leaves of a log, or of a copy, which has no tiles.
+
+    Raises:
+        NotFound: a leaf is missing.
+    """
+    if _stands(connection, authorization_id).size >= size:
+        return TiledTree(size, lambda level, index: read_tile(connection, authorization_id, level, index, size))
+    hashes = _hashes(connection, authorization_id, 0, size)
+    if len(hashes) != size:
+        raise NotFound(f"of the {size} leaves of {authorization_id} only {len(hashes)} are at hand")
+    return Tree(hashes)
 
 
 def _stands(connection: Connection, authorization_id: Hash32) -> CompactRange:

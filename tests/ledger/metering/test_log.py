@@ -4,19 +4,30 @@ import hashlib
 import random
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from ledger.core.database import Target
-from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
+from ledger.core.database import Target, writing
+from ledger.core.errors import Conflict, InputInvalid, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.merkle import Tree, verify_inclusion
 from ledger.core.usage_leaf import LEAF_BYTES, Kind, UsageLeaf
 from ledger.metering import schema
-from ledger.metering.log import Entry, LogMovedOn, UsageLog, open_usage, read_entries, read_tile, served_before
+from ledger.metering.log import (
+    Entry,
+    LogMovedOn,
+    UsageLog,
+    insert_entry,
+    open_usage,
+    read_entries,
+    read_tile,
+    served_before,
+    tree_of,
+)
 from tests.world import digest
 
 ID = digest("authorization")
@@ -88,6 +99,24 @@ def test_tiles_are_those_of_the_log_at_any_of_its_sizes(usage: Engine) -> None:
             hashes = b"".join(read_tile(connection, ID, 0, index, size) for index in range(3))
             assert hashes == b"".join(tree.leaf(n) for n in range(size))
             assert read_tile(connection, ID, 1, 0, size) == b"".join(tree.node(8, n) for n in range(size // 256))
+
+
+def test_a_copy_has_the_tree_of_its_log(usage: Engine, tmp_path: Path) -> None:
+    """A consumer keeps leaves as they come, and no tiles."""
+    log = UsageLog(usage, ID)
+    made = entries(log, 600)
+    log.append_all(made)
+    copy = open_usage(tmp_path / "copy.db")
+    with writing(copy) as connection:
+        for entry in reversed(made[:-1]):
+            insert_entry(connection, entry)
+    with copy.connect() as theirs, usage.connect() as mine:
+        for size in (1, 256, 599):
+            assert tree_of(theirs, ID, size).root() == tree_of(mine, ID, size).root() == log.tree.root(size)
+            assert tree_of(theirs, ID, size).consistency(size // 2) == log.tree.consistency(size // 2, size)
+        with pytest.raises(NotFound, match="only 599"):
+            tree_of(theirs, ID, 600)
+    copy.dispose()
 
 
 def test_many_writers_make_no_fork(usage: Engine) -> None:
