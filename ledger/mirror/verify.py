@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import rlp
+from rlp.exceptions import RLPException
 from sqlalchemy import Connection, Table, func, select
 from trie.exceptions import BadTrieProof
 from trie.hexary import HexaryTrie
@@ -119,24 +120,31 @@ def _proved(chain: Chain, address: Address, words: list[Word], block: int, root:
     """The words' values under a state root."""
     slots = ["0x" + word.slot.hex() for word in words]
     answer = chain.rpc("eth_getProof", address, slots, hex(block))
-    account = rlp.decode(_under(root, raw(address), answer["accountProof"]))
+    account = _decoded(_under(root, raw(address), answer["accountProof"]))
     if not account:
         raise ProofInvalid(f"there is no account {address} under the state root")
     values = []
     for word, proof in zip(words, answer["storageProof"], strict=True):
         value = _under(account[2], word.slot, proof["proof"])
-        values.append(int.from_bytes(rlp.decode(value), "big") if value else 0)
+        values.append(int.from_bytes(_decoded(value), "big") if value else 0)
     return values
 
 
 def _under(root: bytes, key: bytes, proof: list[str]) -> bytes:
     """The value a proof shows under a root; empty if it shows that there is none."""
-    nodes = [rlp.decode(raw(node)) for node in proof]
+    nodes = [_decoded(raw(node)) for node in proof]
     try:
         value: bytes = HexaryTrie.get_from_proof(root, keccak256(key), nodes)  # type: ignore[no-untyped-call]
     except BadTrieProof as problem:
         raise ProofInvalid(f"a proof for {key.hex()} does not lead to the root {root.hex()}") from problem
     return value
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return rlp.decode(data)
+    except RLPException as problem:
+        raise ProofInvalid(f"a proof has a node that is not RLP: {problem}") from problem
 
 
 # ----------------------------------------------------------------------------------------------- what is where
