@@ -28,11 +28,16 @@ class PartyFailed(SluiceError):
 
 def anvil_binary() -> str:
     """The chain that npm installed, or one on PATH."""
+    return foundry_binary("anvil")
+
+
+def foundry_binary(tool: str) -> str:
+    """One of Foundry's tools, by name: what npm installed, or one on PATH."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    local = Path("node_modules") / "@foundry-rs" / f"anvil-{platform.system().lower()}-{machine}" / "bin" / "anvil"
-    found = str(local.resolve()) if local.exists() else shutil.which("anvil")
+    local = Path("node_modules") / "@foundry-rs" / f"{tool}-{platform.system().lower()}-{machine}" / "bin" / tool
+    found = str(local.resolve()) if local.exists() else shutil.which(tool)
     if found is None:
-        raise NotFound("there is no anvil; run `make setup` (or `npm ci`) first")
+        raise NotFound(f"there is no {tool}; run `make setup` (or `npm ci`) first")
     return found
 
 
