@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, ClassVar, Self
+from operator import attrgetter, methodcaller
+from typing import Any, ClassVar, Self, TypeAlias
 
 from ledger.core.errors import InputInvalid
 from ledger.core.hashing import keccak256
@@ -18,6 +19,9 @@ from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_bytes
 from ledger.core.parse import parse_uint
 
 _MEMBER = re.compile(r"(\w+)(\[(\d+)\])? (\w+)")
+
+_Encode: TypeAlias = Callable[[Any], bytes]
+"""A value as its 32-byte word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,10 @@ class Message:
     STRUCTS: ClassVar[Mapping[str, type["Message"]]] = {}
 
     def struct_hash(self) -> bytes:
-        """hashStruct, 32 bytes."""
-        words = [type_hash(type(self))]
-        for member in members(type(self)):
-            value = getattr(self, member.field)
-            if member.count is not None:
-                words.append(keccak256(b"".join(_encode(member.kind, item) for item in value)))
-            else:
-                words.append(_encode(member.kind, value))
-        return keccak256(b"".join(words))
+        """hashStruct, 32 bytes. Raises InputInvalid, naming the kind, for a number that does not fit its member."""
+        cls: Any = type(self)
+        typehash, plan = _plan(cls)
+        return keccak256(typehash + b"".join([encode(get(self)) for get, encode in plan]))
 
     def digest(self, domain: Domain) -> Hash32:
         """What a wallet signs: Keccak-256 of 0x1901 ‖ domain separator ‖ struct hash."""
@@ -90,7 +89,7 @@ class Message:
             if isinstance(value, Message):
                 out.extend(value.words())
             else:
-                out.extend(_encode(member.kind, item) for item in (value if member.count is not None else [value]))
+                out.extend(map(_encoder(member.kind), value if member.count is not None else [value]))
         return out
 
     @classmethod
@@ -169,17 +168,34 @@ def _separator(domain: Domain) -> bytes:
     return domain.separator()
 
 
-def _encode(kind: str, value: Any) -> bytes:
-    if kind == "bytes32":
-        return raw(value)
-    if kind == "address":
-        return _address(value)
-    if kind == "bytes":
-        return keccak256(value)
-    if kind.startswith("uint"):
-        return _word(parse_uint(value, kind, int(kind[4:])))
-    struct: Message = value
-    return struct.struct_hash()
+@cache
+def _plan(cls: Any) -> tuple[bytes, tuple[tuple[Callable[[Any], Any], _Encode], ...]]:
+    """The type hash of a message class, and for each member how it is read and encoded."""
+    encoders = [_encoder(m.kind) if m.count is None else _array(_encoder(m.kind)) for m in members(cls)]
+    return type_hash(cls), tuple(zip([attrgetter(m.field) for m in members(cls)], encoders, strict=True))
+
+
+@cache
+def _encoder(kind: str) -> _Encode:
+    known: dict[str, _Encode] = {"bytes32": raw, "address": _address, "bytes": keccak256}
+    if kind in known:
+        return known[kind]
+    return _uint(kind) if kind.startswith("uint") else methodcaller("struct_hash")
+
+
+def _uint(kind: str) -> _Encode:
+    bits = int(kind[4:])
+
+    def encode(value: Any) -> bytes:
+        # What is plainly in range is not parsed; a shift leaves something of a negative number too.
+        number = value if type(value) is int and not value >> bits else parse_uint(value, kind, bits)
+        return number.to_bytes(32, "big")
+
+    return encode
+
+
+def _array(encode: _Encode) -> _Encode:
+    return lambda items: keccak256(b"".join(map(encode, items)))
 
 
 def _word(value: int) -> bytes:

@@ -1,8 +1,11 @@
 """Bad input gets a clear error at the border, and nothing else."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +16,14 @@ from ledger.core.ids import checksum, parse_address, parse_bytes, parse_hash
 from ledger.core.money import currency_token, format_fen, format_yuan, parse_yuan, round_to_fen
 from ledger.core.parse import load_json, parse_uint
 from ledger.core.ratecard import MAX_UNITS, Meter, RateCard, Split, Tier
-from ledger.core.signing import recover
+from ledger.core.signing import is_signed_by, recover
 from ledger.core.terms import Acceptance
+from ledger.core.typed_data import Domain
 from tests.world import Key
 
 A = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # of secp256k1
+HALF_ORDER = ORDER // 2
 
 
 def test_addresses_are_kept_lower_and_shown_with_their_checksum() -> None:
@@ -40,12 +46,29 @@ def test_a_hash_that_is_none_is_refused(text: Any) -> None:
         parse_hash(text)
 
 
-@pytest.mark.parametrize("text", ["0x0", "0x 11", "11", "0xzz", None, 1])
+@pytest.mark.parametrize("text", ["", "0", "0x0", "0xzz", "0X11", "11", "1111", "0x１１", "0x\ud800"])
+@pytest.mark.parametrize("white", ["", " ", "\n", "\x00"])
+def test_text_that_is_no_bytes_is_refused(text: str, white: str) -> None:
+    for wrong in (text, f"{text}{white}", f"{white}{text}", f"0x{white or ' '}11", f"0x11{white or ' '}22"):
+        with pytest.raises(InputInvalid):
+            parse_bytes(wrong)
+
+
+@pytest.mark.parametrize("text", ["0x0", "0x 11", "11", "0xzz", None, 1, b"0x11", [], {}, ["0x"], 1.5])
 def test_bytes_that_are_none_are_refused(text: Any) -> None:
     with pytest.raises(InputInvalid):
         parse_bytes(text)
     with pytest.raises(InputInvalid, match="must be 3 bytes"):
         parse_bytes("0x1122", "salt", 3)
+
+
+@given(st.text("0123456789abcdefABCDEFxX \n\t_g", max_size=12).map(lambda text: "0x" + text) | st.text(max_size=8))
+def test_bytes_are_read_exactly_where_they_are_pairs_of_hex_digits(text: str) -> None:
+    if re.fullmatch("0x([0-9a-fA-F]{2})*", text):
+        assert "0x" + parse_bytes(text).hex() == text.lower()
+    else:
+        with pytest.raises(InputInvalid):
+            parse_bytes(text)
 
 
 @pytest.mark.parametrize("value", ["", "-1", "+1", "01", "1.0", "1e3", "²", "9" * 5000, 1.5, True, None, [], -1, 256])
@@ -171,13 +194,62 @@ def test_a_signature_in_another_form_is_refused(signature: str) -> None:
 
 def test_a_high_s_signature_is_refused() -> None:
     key = Key.named("x")
-    from ledger.core.typed_data import Domain
-
     message = Acceptance(authorization_id=parse_hash("0x" + "11" * 32), reserve=1, deadline=1)
     domain = Domain(1, key.address)
     good = key.sign(message, domain)
     assert recover(message.digest(domain), good) == key.address
-    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-    high = f"{good[:66]}{order - int(good[66:130], 16):064x}{'1c' if good[130:] == '1b' else '1b'}"
+    high = f"{good[:66]}{ORDER - int(good[66:130], 16):064x}{'1c' if good[130:] == '1b' else '1b'}"
     with pytest.raises(InputInvalid, match="low s"):
         recover(message.digest(domain), high)
+
+
+@pytest.mark.parametrize(
+    ("r", "s", "v", "words"),
+    [
+        (1, HALF_ORDER + 1, "1b", "low s"),
+        (1, ORDER, "1b", "low s"),
+        (1, 2**256 - 1, "1b", "low s"),
+        (1, 0, "1b", "low s"),
+        (0, 1, "1b", "low s"),
+        (ORDER, 1, "1b", "low s"),
+        (2**256 - 1, 1, "1b", "low s"),
+        (1, 1, "00", "1b or 1c"),
+        (1, 1, "01", "1b or 1c"),
+        (1, 1, "1a", "1b or 1c"),
+        (1, 1, "1d", "1b or 1c"),
+        (1, 1, "", "65 bytes"),
+        (1, 1, "1b1b", "65 bytes"),
+        (5, 1, "1b", "recovers to no key"),  # no point of the curve has this x
+        (ORDER - 1, HALF_ORDER, "1b", "recovers to no key"),
+    ],
+)
+def test_a_signature_has_one_form(r: int, s: int, v: str, words: str) -> None:
+    signature = f"0x{r:064x}{s:064x}{v}"
+    with pytest.raises(InputInvalid, match=words):
+        recover(parse_hash("0x" + "11" * 32), signature)
+
+
+@pytest.mark.parametrize(("r", "s"), [(1, 1), (1, HALF_ORDER)])
+def test_the_ends_of_the_range_are_signatures(r: int, s: int) -> None:
+    signature, digest = f"0x{r:064x}{s:064x}1b", "0x" + "11" * 32
+    assert recover(parse_hash(digest), signature) == Account._recover_hash(digest, signature=signature).lower()
+
+
+@pytest.mark.parametrize("digest", ["0x", "0x" + "11" * 31, "0x" + "11" * 33, "0x" + "zz" * 32])
+def test_what_is_no_digest_was_signed_by_nobody(digest: Any) -> None:
+    with pytest.raises(InputInvalid, match="recovers to no key"):
+        recover(digest, f"0x{1:064x}{1:064x}1b")
+
+
+def test_only_the_signer_of_this_message_in_this_domain_signed_it() -> None:
+    key, other = Key.named("x"), Key.named("y")
+    message = Acceptance(authorization_id=parse_hash("0x" + "11" * 32), reserve=1, deadline=1)
+    domain = Domain(1, key.address)
+    good = key.sign(message, domain)
+    assert is_signed_by(key.address, message, domain, good)
+    assert not is_signed_by(other.address, message, domain, good)
+    assert not is_signed_by(key.address, replace(message, reserve=2), domain, good)
+    assert not is_signed_by(key.address, message, Domain(2, key.address), good)
+    assert not is_signed_by(key.address, replace(message, reserve=2**128), domain, good)
+    for bad in ("", "0x", good[:-2], good + "00", good[:-2] + "1d", good[2:]):
+        assert not is_signed_by(key.address, message, domain, bad)
