@@ -14,7 +14,7 @@ DEFAULT_API = "http://127.0.0.1:8480"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`home` holds deployment.json, usage.db and, unless `database` names a PostgreSQL database, the others."""
+    """`home` holds deployment.json and, unless `database` names a PostgreSQL database, the databases."""
 
     home: Path
     rpc: str
@@ -38,8 +38,8 @@ class Settings:
         return self.database or self.home / "sessions.db"
 
     @property
-    def usage(self) -> Path:
-        return self.home / "usage.db"
+    def usage(self) -> Path | str:
+        return self.database or self.home / "usage.db"
 
 
 def settings(home: str | None = None, rpc: str | None = None, api: str | None = None) -> Settings:

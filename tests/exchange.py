@@ -17,27 +17,33 @@ from api.deps import State
 from api.sessions import Sessions, open_sessions
 from api.tips import Tips
 from ledger.chain.client import Chain
+from ledger.cli.gateway import serving
 from ledger.core import siwe
 from ledger.core.database import Target
+from ledger.core.hashing import sha256
 from ledger.core.ids import Hash32, hash_of
 from ledger.core.loopback import HOST, listen
 from ledger.core.ratecard import MAX_UNITS, Meter, Tier
 from ledger.core.siwe import SignIn
 from ledger.core.terms import AuthorizationTerms, UsageHead
 from ledger.metering.client import Consumer
-from ledger.metering.gateway import Gateway, create_gateway
+from ledger.metering.files import metered
+from ledger.metering.gateway import Gateway
 from ledger.metering.log import SignedHead, open_usage
+from ledger.metering.policy import read_policy
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries, schema
 from ledger.mirror.follow import Follower, catch_up
 from ledger.mirror.store import open_mirror
 from ledger.webhooks.store import open_webhooks
-from tests.world import Key, World
+from tests.world import POLICY, Key, World
 
 METERS = (
     Meter(1, 10, (Tier(100, 10_000), Tier(MAX_UNITS, 6_000))),
     Meter(1000, 0, (Tier(MAX_UNITS, 2_800_000),)),
 )
+CREDITED = 20_000  # token units: disputes worth no more are credited at once
+POLICIES: list[str] = []  # beside the usual one
 CSV = b"time,value\n" + b"".join(b"2026-01-01T%02d:00:00,%d\n" % (n, n * n) for n in range(24))
 
 
@@ -95,6 +101,7 @@ class Exchange:
             "signer": self.world.consumer,
             "usage": engine,
             "http": self.http,
+            "card": self.world.card(),
             "clock": self.clock,
         }
         return Consumer(**options | changes)
@@ -136,22 +143,24 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
     usage = open_usage(folder / "usage.db")
     with mirror.connect() as connection:
         row = queries.one(connection, schema.versions, "version", version=version)
-    source = open_source(path, "rows", ["calls", "rows"], product, version, row["digests"])
+    source = open_source(path, "rows", product, version, row["digests"])
     listener = listen(0)
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     made: dict[str, Exchange] = {}
     gateway = Gateway(
         mirror=mirror,
         usage=usage,
+        provider=world.provider.address,
         signer=world.provider,
         domains={name: world.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
-        sources=[source],
+        policies={hash_of(sha256(text.encode())): read_policy(text) for text in (POLICY, *POLICIES)},
         origin=url,
+        credit_up_to=CREDITED,
         clock=lambda: made["exchange"].clock(),
     )
     with httpx.Client(timeout=10) as http:
         made["exchange"] = Exchange(world, folder, mirror, usage, [source], gateway, url, http)
-        with served(create_gateway(gateway), listener):
+        with served(serving(gateway, metered([source]), [source], None), listener):
             yield made["exchange"]
             for client in made["exchange"].closing:
                 client.close()

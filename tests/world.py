@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32 as Digest
@@ -47,8 +48,8 @@ class Key:
         return Address(self.account.address.lower())
 
     def sign(self, message: Message, domain: Domain) -> str:
-        signed = self.account.unsafe_sign_hash(Digest(raw(message.digest(domain))))
-        return "0x" + bytes(signed.signature).hex()
+        signed = PrivateKey(bytes(self.account.key)).sign_recoverable(raw(message.digest(domain)), hasher=None)
+        return "0x" + signed[:64].hex() + ("1b", "1c")[signed[64]]
 
     def sign_text(self, text: str) -> str:
         """EIP-191."""

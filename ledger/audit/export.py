@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from ledger.audit import bundle
 from ledger.audit.replay import SIGNATURES
@@ -85,6 +85,7 @@ def _authorization(mirror: Connection, usage: Connection, row: dict[str, Any]) -
                 "endedAt": row["ended_at"],
                 "endedHow": row["ended_how"],
                 "reason": row["reason"],
+                "sessionKeys": _session_keys(mirror, row),
             }
         ),
         f"{base}/leaves.jsonl": bundle.jsonl(entry.as_json() for entry in entries),
@@ -140,3 +141,13 @@ def _texts(value: Any) -> Any:
     if isinstance(value, list):
         return [_texts(v) for v in value]
     return str(value) if isinstance(value, int) and value >> 48 else value
+
+
+def _session_keys(mirror: Connection, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Keys that ever signed for either party, revoked or not: what they signed while they were live holds."""
+    table = schema.session_keys
+    query = select(table.c.wallet, table.c.key, table.c.expiry, table.c.revoked_at).where(
+        table.c.wallet.in_([row["provider"], row["consumer"]]), schema.holds(table)
+    )
+    found = mirror.execute(query.order_by(table.c.wallet, table.c.key))
+    return [{"wallet": k.wallet, "key": k.key, "expiry": k.expiry, "revokedAt": k.revoked_at} for k in found]

@@ -15,7 +15,7 @@ the chain; the contracts' addresses; what `spaces/` and `products/` say.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ledger.audit.replay import History, replay
 from ledger.core.charges import lines
 from ledger.core.errors import InputInvalid, SluiceError
 from ledger.core.hashing import canonical_json, sha256
-from ledger.core.ids import Hash32, hash_of, parse_address, parse_bytes, raw
+from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_bytes, raw
 from ledger.core.merkle import Tree
 from ledger.core.money import UY_PER_FEN, round_to_fen
 from ledger.core.parse import load_json
@@ -187,13 +187,24 @@ def _authorization(report: Report, folder: Path, name: str, chain_id: int, contr
         "endedAt": history.ended_at,
         "endedHow": history.ended_how,
         "reason": history.reason,
+        "sessionKeys": document.get("sessionKeys"),
     }
     _same(report, file, "", document, expected)
-    leaves = _leaves(report, folder, f"{base}/leaves.jsonl", terms, domain, authorization_id)
+    providers, consumers = _keys(terms.provider, document), _keys(terms.consumer, document)
+    leaves, unsigned = _leaves(report, folder, f"{base}/leaves.jsonl", terms, domain, authorization_id, providers)
     tree = Tree(leaf.hash() for leaf in leaves)
-    heads = _heads(report, folder, f"{base}/heads.jsonl", terms, domain, leaves, tree)
+    heads = _heads(report, folder, f"{base}/heads.jsonl", (providers, consumers), domain, leaves, tree, unsigned)
     _settlements(report, f"{base}/settlements.jsonl", history, card, heads)
     _bill(report, folder, base, terms, card, split, leaves, history)
+
+
+Keys = Collection[Address]
+
+
+def _keys(wallet: Address, document: Any) -> Keys:
+    """Who may sign for a wallet: itself, and the session keys the bundle names: their registration is not proven."""
+    named = document.get("sessionKeys", [])
+    return [wallet, *(parse_address(k["key"], "key") for k in named if k["wallet"] == wallet)]
 
 
 def _same(report: Report, file: str, record: str, found: Any, expected: dict[str, Any]) -> None:
@@ -233,13 +244,20 @@ def _history(
 
 
 def _leaves(
-    report: Report, folder: Path, file: str, terms: AuthorizationTerms, domain: Domain, authorization_id: Hash32
-) -> list[UsageLeaf]:
+    report: Report,
+    folder: Path,
+    file: str,
+    terms: AuthorizationTerms,
+    domain: Domain,
+    authorization_id: Hash32,
+    keys: Keys,
+) -> tuple[list[UsageLeaf], int]:
+    """The leaves, and the index of the last one without a receipt of its own; -1: all have one."""
     leaves: list[UsageLeaf] = []
     total: Quad = (0, 0, 0, 0)
     credits = served = 0
     used: set[str] = set()
-    erased = 0
+    erased, unsigned = 0, -1
     for n, entry in enumerate(_records(report, folder, file)):
         where = f"leaf {n}"
         try:
@@ -267,24 +285,23 @@ def _leaves(
         must(leaf.cum_credits >= credits, "cumCredits", "falls")
         must(leaf.served_at >= served, "servedAt", "runs backwards")
         must(leaf.use_id_hash not in used, "useIdHash", "was used before")
-        must(
-            is_signed_by(terms.provider, receipt, domain, str(signature)),
-            "signature",
-            "is not the provider's over this leaf",
-        )
+        if signature is None:
+            unsigned = n  # one of a batch: a signed head answers for it
+        else:
+            signed = any(is_signed_by(key, receipt, domain, str(signature)) for key in keys)
+            must(signed, "signature", "is not the provider's over this leaf")
         must(set(entry) == {"leaf", "requestHash", "salt", "payload", "signature"}, "", "has other members than a leaf")
         must((salt is None) == (payload is None), "salt", "and payload are erased together, or not at all")
         if payload is None:
             erased += 1
         else:
-            salted = payload_hash(parse_bytes(salt, "salt", 16), payload)
+            salted = payload_hash(parse_bytes(salt, "salt", 16), canonical_json(payload))
             must(salted == leaf.payload_hash, "payload", "is not the payload the leaf commits to")
         must(leaf.kind in set(Kind), "kind", "is not one there is")
         within = all(n <= most for n, most in zip(leaf.cum_units, terms.max_units, strict=True))
         must(within, "cumUnits", "are over the quota")
         if payload is not None and leaf.kind in (Kind.USE, Kind.REFUSAL):
-            asked = {k: payload.get(k) for k in ("path", "query", "purpose")}
-            request = hash_of(sha256(canonical_json(asked)))
+            request = hash_of(sha256(canonical_json(payload.get("asked"))))
             must(entry["requestHash"] == request, "requestHash", "is not that of the request in the payload")
         if leaf.kind == Kind.USE:
             scope = terms.scope
@@ -298,19 +315,22 @@ def _leaves(
         leaves.append(leaf)
     report.count("leaves", len(leaves))
     report.count("leaves whose payload was erased", erased)
-    return leaves
+    return leaves, unsigned
 
 
 def _heads(
     report: Report,
     folder: Path,
     file: str,
-    terms: AuthorizationTerms,
+    keys: tuple[Keys, Keys],
     domain: Domain,
     leaves: list[UsageLeaf],
     tree: Tree,
+    unsigned: int,
 ) -> list[UsageHead]:
+    """The heads both signed. One that the provider signed must reach beyond every leaf without a receipt of its own."""
     heads = []
+    answered = 0
     for n, record in enumerate(_records(report, folder, file)):
         head = UsageHead.from_json(record["head"])
         where = f"head of {head.size} leaves (line {n + 1})"
@@ -322,12 +342,15 @@ def _heads(
         report.must(head.units == last.cum_units, file, where, "units", "differ from the last leaf's totals")
         report.must(head.credits == last.cum_credits, file, where, "credits", "differ from the last leaf's")
         report.must(head.as_of == last.served_at, file, where, "asOf", "differs from the last leaf's time")
-        signed = is_signed_by(terms.provider, head, domain, str(record["providerSignature"]))
-        report.must(signed, file, where, "providerSignature", "is not the provider's over this head")
+        signed = any(is_signed_by(key, head, domain, str(record["providerSignature"])) for key in keys[0])
+        if report.must(signed, file, where, "providerSignature", "is not the provider's over this head"):
+            answered = max(answered, head.size)
         if record["consumerSignature"] is not None:
-            signed = is_signed_by(terms.consumer, head, domain, str(record["consumerSignature"]))
+            signed = any(is_signed_by(key, head, domain, str(record["consumerSignature"])) for key in keys[1])
             if report.must(signed, file, where, "consumerSignature", "is not the consumer's over this head"):
                 heads.append(head)
+    what = f"leaf {unsigned} has no receipt, and no head signed by the provider answers for it"
+    report.must(unsigned < answered, file, "", "signature", what)
     report.count("heads", len(heads))
     return heads
 

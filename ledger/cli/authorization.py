@@ -20,7 +20,7 @@ from ledger.core.money import DECIMALS, format_yuan, parse_yuan
 from ledger.core.ratecard import MAX_UNITS, RateCard, Split
 from ledger.core.signing import is_signed_by
 from ledger.core.terms import FAST, INVOICED, Acceptance, AuthorizationTerms, Offer, Quad, Scope
-from ledger.metering.sources import policy_meters
+from ledger.metering.policy import read_policy
 
 DAY = 24 * 3600
 
@@ -83,7 +83,7 @@ def agreement_of(document: Any) -> Agreement:
 
 def meters_of(policy: str, card: RateCard) -> tuple[str, ...]:
     """What the policy says each meter of the card counts."""
-    meters = policy_meters(policy)
+    meters = tuple(str(meter) for meter in read_policy(policy).meters)
     if len(meters) != len(card.meters):
         raise InputInvalid(
             f"the policy names {len(meters)} meters, the rate card has {len(card.meters)}", field="meters"

@@ -1,4 +1,4 @@
-"""`sluice deploy`, `gateway`, `mirror`, `tx`: the machines behind an exchange."""
+"""`sluice deploy`, `mirror`, `db`, `tx`: the machines behind an exchange."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from fastapi import FastAPI
 from rich.progress import Progress
 from sqlalchemy import Engine
 
 from ledger.chain.client import Chain
 from ledger.chain.deploy import deploy
 from ledger.cli.app import App, pass_app
-from ledger.core import loopback
-from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
-from ledger.core.hashing import sha256
-from ledger.core.ids import hash_of, parse_hash
-from ledger.metering.gateway import Gateway, create_gateway
-from ledger.metering.log import open_usage
-from ledger.metering.sources import open_source, policy_meters
+from ledger.core.errors import Conflict, VerificationFailed
+from ledger.core.ids import parse_hash
 from ledger.mirror import queries
-from ledger.mirror import schema as mirror_schema
 from ledger.mirror.follow import catch_up
 from ledger.mirror.fsck import fsck
 from ledger.mirror.store import open_mirror, rebuilding, take_over, upgrade
@@ -55,64 +48,6 @@ def deploy_command(app: App, demo_token: bool) -> None:
     path.write_text(json.dumps(deployment.as_json(), indent=1) + "\n")
     result = deployment.as_json() | {"file": str(path), "transactions": made}
     app.show(result, lambda: click.echo(f"✓ {path}"))
-
-
-@click.command()
-@click.option("--config", "config_file", type=click.Path(path_type=Path), required=True)
-@click.option("--port", default=8490, show_default=True, help="0 for a free one.")
-@pass_app
-def gateway(app: App, config_file: Path, port: int) -> None:
-    """Serve a provider's files, metered. Reads the mirror that `sluice-api` keeps in the same home.
-
-    \b
-    {"sources": [{"version": "0x…", "file": "hourly.csv", "kind": "rows", "policy": "policy.json"}]}
-    Example:  sluice --home build/sluice --wallet provider.json gateway --config gateway.json
-    """
-    config = app.require_file(config_file)
-    if not isinstance(config, dict) or not isinstance(config.get("sources"), list):
-        raise InputInvalid(f"{config_file} must have a list `sources`", field="config")
-    mirror = open_mirror(app.settings.mirror, app.deployment)
-    usage = open_usage(app.settings.usage)
-    sources = []
-    with mirror.connect() as connection:
-        for entry in config["sources"]:
-            try:
-                version = parse_hash(entry["version"], "version")
-                file, kind, policy = Path(entry["file"]), str(entry["kind"]), Path(entry["policy"])
-            except (KeyError, TypeError):
-                raise InputInvalid(
-                    f"{config_file}: a source has version, file, kind and policy", field="config"
-                ) from None
-            row = queries.one(connection, mirror_schema.versions, "version", version=version)
-            path, terms = (p if p.is_absolute() else config_file.parent / p for p in (file, policy))
-            if not terms.is_file() or hash_of(sha256(terms.read_bytes())) != row["policy_hash"]:
-                raise InputInvalid(f"{terms} is not the policy version {version} was published with", field="policy")
-            owner = queries.one(connection, mirror_schema.products, "product", product=row["product"])["provider"]
-            if owner != app.address:
-                raise InputInvalid(f"version {version} is {owner}'s, not this wallet's", field="wallet")
-            # What a meter counts is what both parties signed for, not what a configuration says.
-            meters = policy_meters(terms.read_bytes())
-            sources.append(open_source(path, kind, meters, row["product"], version, row["digests"]))
-    if not sources:
-        raise InputInvalid(f"{config_file} names no source", field="config")
-    signer = app.wallet
-
-    def make(url: str) -> FastAPI:
-        return create_gateway(
-            Gateway(
-                mirror=mirror,
-                usage=usage,
-                signer=signer,
-                domains={name: app.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
-                sources=sources,
-                origin=str(config.get("origin", url)),
-            )
-        )
-
-    def ready(url: str) -> None:
-        app.show({"url": url, "what": "gateway"}, lambda: click.echo(f"✓ gateway at {url} (Ctrl-C stops it)"))
-
-    loopback.run(make, port, ready)
 
 
 @click.group()

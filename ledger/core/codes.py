@@ -42,11 +42,16 @@ def codes(table: str) -> tuple[Code, ...]:
     return tuple(Code(c.get("bit", c.get("number")), c["code"], c["zh"], c["en"]) for c in _document()[table])
 
 
+@cache
+def _by_code(table: str) -> dict[str, Code]:
+    return {item.code: item for item in codes(table)}
+
+
 def code(table: str, name: str) -> Code:
     """Raises InputInvalid, listing what there is, if the table has no such code."""
-    for item in codes(table):
-        if item.code == name.upper().replace("-", "_"):
-            return item
+    found = _by_code(table).get(name) or _by_code(table).get(name.upper().replace("-", "_"))
+    if found is not None:
+        return found
     known = ", ".join(item.code for item in codes(table))
     raise InputInvalid(f"{name!r} is not one of the {table}: {known}", field=table)
 

@@ -106,7 +106,17 @@ class RateCard:
 
     def price(self, units: Quad) -> int:
         """C(units): the price of lifetime totals, floored once per meter, in token units."""
-        return sum(charge.amount for charge in self.charges((0, 0, 0, 0), units))
+        total = 0
+        for meter, used in zip(self.meters, units, strict=False):
+            left = used - meter.free_units
+            start, exact = 0, 0
+            for tier in meter.tiers:
+                if left <= start:
+                    break
+                exact += (min(left, tier.up_to) - start) * tier.price
+                start = tier.up_to
+            total += exact // meter.unit_scale
+        return total
 
     def charges(self, before: Quad, after: Quad) -> list[Charge]:
         """What using up from `before` to `after` costs, tier by tier. Sums exactly to the difference of the prices.
@@ -130,6 +140,11 @@ class RateCard:
                 exact += (tier.up_to - start) * tier.price
                 start = tier.up_to
         return charges
+
+    def worth(self, units: Quad, after: Quad) -> int:
+        """What a leaf's units cost at their place: the price of the totals with them, less the price without."""
+        a, b, c, d = (total - one for total, one in zip(after, units, strict=True))
+        return self.price(after) - self.price((a, b, c, d))
 
     def due(self, units: Quad, credits: int) -> int:
         """max(0, C(units) − credits), as the ledgers compute it."""

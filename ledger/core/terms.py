@@ -237,3 +237,23 @@ class GatewaySession(Message):
     gateway: Hash32
     nonce: Hash32
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentGrant(Message):
+    """What a consumer lets the holder of one of its session keys spend, in token units and uses a day (Beijing).
+
+    The last one issued counts. `expiry`: the last second.
+    """
+
+    TYPE: ClassVar[str] = (
+        "AgentGrant(bytes32 authorizationId,address key,uint128 perUse,uint128 perDay,uint64 usesPerDay,"
+        "uint40 issuedAt,uint40 expiry)"
+    )
+    authorization_id: Hash32
+    key: Address
+    per_use: int
+    per_day: int
+    uses_per_day: int
+    issued_at: int
+    expiry: int

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Any
 
 from ledger.core.errors import InputInvalid
-from ledger.core.hashing import canonical_json, sha256
+from ledger.core.hashing import sha256
 from ledger.core.ids import Hash32, hash_of, parse_hash
 from ledger.core.merkle import leaf_hash
 from ledger.core.parse import parse_uint
@@ -141,11 +141,11 @@ def use_id_hash(use_id: str) -> Hash32:
     return hash_of(sha256(use_id.encode()))
 
 
-def payload_hash(salt: bytes, payload: dict[str, Any]) -> Hash32:
-    """SHA-256(16-byte salt ‖ RFC 8785 payload). Deleting salt and payload erases the use; every proof stays."""
+def payload_hash(salt: bytes, written: bytes) -> Hash32:
+    """SHA-256(16-byte salt ‖ payload as RFC 8785 writes it). Deleting both erases the use; every proof stays."""
     if len(salt) != SALT_BYTES:
         raise InputInvalid(f"a payload's salt is {SALT_BYTES} bytes, got {len(salt)}", field="salt")
-    return hash_of(sha256(salt + canonical_json(payload)))
+    return hash_of(sha256(salt + written))
 
 
 def _quad(value: Any, what: str) -> Quad:

@@ -17,6 +17,12 @@ table = schema.heads
 
 
 def save(engine: Engine, signed: SignedHead) -> None:
+    """As `put`, in a transaction of its own."""
+    with writing(engine) as connection:
+        put(connection, signed)
+
+
+def put(connection: Connection, signed: SignedHead) -> None:
     """Stores a head, or adds the consumer's signature to it.
 
     Raises:
@@ -24,23 +30,20 @@ def save(engine: Engine, signed: SignedHead) -> None:
     """
     head = signed.head
     where = (table.c.authorization == head.authorization_id) & (table.c.size == head.size)
-    with writing(engine) as connection:
-        known = connection.execute(select(table).where(where)).mappings().first()
-        if known is None:
-            connection.execute(
-                insert(table).values(
-                    authorization=head.authorization_id,
-                    size=head.size,
-                    head=head.as_json(),
-                    provider_signature=signed.provider_signature,
-                    consumer_signature=signed.consumer_signature,
-                )
-            )
-            return
-        if known["head"] != head.as_json():
-            raise Conflict(f"another head of {head.size} leaves is stored", size=head.size)
-        if signed.consumer_signature and not known["consumer_signature"]:
-            connection.execute(update(table).where(where).values(consumer_signature=signed.consumer_signature))
+    known = connection.execute(select(table).where(where)).mappings().first()
+    if known is None:
+        row = {
+            "authorization": head.authorization_id,
+            "size": head.size,
+            "head": head.as_json(),
+            "provider_signature": signed.provider_signature,
+            "consumer_signature": signed.consumer_signature,
+        }
+        connection.execute(insert(table).values(**row))
+    elif known["head"] != head.as_json():
+        raise Conflict(f"another head of {head.size} leaves is stored", size=head.size)
+    elif signed.consumer_signature and not known["consumer_signature"]:
+        connection.execute(update(table).where(where).values(consumer_signature=signed.consumer_signature))
 
 
 def read(
@@ -60,6 +63,15 @@ def latest_signed(connection: Connection, authorization_id: Hash32) -> SignedHea
     query = select(table).where(table.c.authorization == authorization_id, table.c.consumer_signature.is_not(None))
     row = connection.execute(query.order_by(table.c.size.desc()).limit(1)).mappings().first()
     return _signed(row) if row else None
+
+
+def newest(connection: Connection, authorization_id: Hash32) -> SignedHead:
+    """The largest head, whoever signed it. Raises NotFound."""
+    query = select(table).where(table.c.authorization == authorization_id).order_by(table.c.size.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFound(f"no head of {authorization_id} is signed yet")
+    return _signed(row)
 
 
 def at_size(connection: Connection, authorization_id: Hash32, size: int) -> SignedHead:

@@ -4,18 +4,20 @@ A leaf is in the database before anybody hears of it; nothing is ever rewritten.
 grow with the log.
 """
 
+import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, Select, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.core.database import Target, open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of, raw
 from ledger.core.merkle import CompactRange, Nodes, Tree, leaf_hash
-from ledger.core.terms import Quad, UsageHead, UseReceipt
+from ledger.core.terms import Quad, UsageCeiling, UsageHead, UseReceipt
 from ledger.core.tiles import HASH, HEIGHT, WIDTH, TiledTree, subtree_root
 from ledger.core.usage_leaf import Kind, UsageLeaf
 from ledger.metering import schema
@@ -25,13 +27,25 @@ NO_UNITS: Quad = (0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A leaf with what stays off it. `salt` and `payload` are None once erased."""
+    """A leaf with what stays off it. `salt` and `written` are None once erased.
+
+    `written` is the payload as RFC 8785 writes it: with the salt before it, what the leaf commits to. `signature` is
+    the provider's over the receipt; None where one signed head answers for a batch of leaves.
+    """
 
     leaf: UsageLeaf
     request_hash: Hash32
     salt: bytes | None
-    payload: dict[str, Any] | None
-    signature: str
+    written: bytes | None
+    signature: str | None
+
+    @property
+    def payload(self) -> dict[str, Any] | None:
+        """The payload, read anew each time."""
+        if self.written is None:
+            return None
+        found: dict[str, Any] = json.loads(self.written)
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """The wire form: what a receipt header and `/leaves` carry."""
@@ -97,22 +111,29 @@ class LogMovedOn(Conflict):
 class UsageLog:
     """The writer's view of one authorization's log: its last leaf and a compact range, however long it is.
 
-    Several writers may share a log: each moves its size from what it knew, and one of two wins.
+    Several writers may share a log: whoever writes holds its row, and sees first what others wrote.
     """
 
     def __init__(self, engine: Engine, authorization_id: Hash32) -> None:
-        """Reads where the log stands, and checks that no leaf is missing."""
+        """Reads where the log stands, and checks that the leaves of the tile that grows are all there."""
         self._engine = engine
         self.authorization_id = authorization_id
         with engine.connect() as connection:
-            self._range = _stands(connection, authorization_id)
-            size, leaves = self._range.size, schema.leaves
-            mine = select(func.count(), func.max(leaves.c.index)).where(leaves.c.authorization == authorization_id)
-            if tuple(connection.execute(mine).one()) != (size, size - 1 if size else None):
-                words = f"the usage log of {authorization_id} has a gap"
-                raise VerificationFailed(words, authorization=authorization_id)
-            self.last: UsageLeaf | None = _leaf(connection, authorization_id, size - 1) if size else None
-            self._row = _hashes(connection, authorization_id, size // WIDTH * WIDTH, size)  # of the tile that grows
+            self._set(connection, connection.execute(_log_row(authorization_id)).first())
+            first = len(self) // WIDTH * WIDTH
+            self._row: list[bytes] | None = _hashes(connection, authorization_id, first, len(self))
+        if len(self._row) != len(self) - first:
+            raise VerificationFailed(f"the usage log of {authorization_id} has a gap", authorization=authorization_id)
+
+    def _set(self, connection: Connection, row: Any) -> None:
+        self._range = CompactRange(row.size, _split(row.nodes)) if row is not None else CompactRange()
+        self.last: UsageLeaf | None = _leaf(connection, self.authorization_id, len(self) - 1) if len(self) else None
+        self._agreed(row)
+
+    def _agreed(self, row: Any) -> None:
+        signed, ceiling = (row.acknowledged, row.ceiling) if row is not None else (None, None)
+        self.acknowledged: Quad = struct.unpack(">4Q", signed) if signed is not None else NO_UNITS
+        self.ceiling = UsageCeiling.from_json(ceiling["ceiling"]) if ceiling is not None else None
 
     def __len__(self) -> int:
         return self._range.size
@@ -183,48 +204,93 @@ class UsageLog:
             LogMovedOn: another writer was faster.
         """
         size = len(self)
-        if [entry.leaf.index for entry in entries] != list(range(size, size + len(entries))):
-            raise Conflict(f"leaf {entries[0].leaf.index if entries else None} is not the next of {size}")
-        grown, row = CompactRange(size, self._range.nodes), list(self._row)
-        full: list[tuple[int, bytes]] = []
-        for entry in entries:
-            hashed = entry.leaf.hash()
-            grown.append(hashed)
-            row.append(hashed)
-            if len(row) == WIDTH:
-                full.append(((entry.leaf.index + 1) // WIDTH - 1, b"".join(row)))
-                row = []
         with writing(self._engine) as connection:
-            self._take(connection, size, grown)
-            connection.execute(insert(schema.leaves), [_row(entry) for entry in entries])
-            for index, hashes in full:
-                _save_tile(connection, self.authorization_id, 0, index, hashes)
-        self._range, self._row = grown, row
-        self.last = entries[-1].leaf if entries else self.last
+            if self.hold(connection):
+                raise LogMovedOn(f"the usage log of {self.authorization_id} has more than {size} leaves by now")
+            grown = self.write(connection, entries)
+        self.take(grown)
 
-    def _take(self, connection: Connection, size: int, grown: CompactRange) -> None:
-        """Moves the log's row from the size that is known here."""
-        table, nodes = schema.logs, b"".join(grown.nodes)
-        if size == 0 and connection.execute(_log_row(self.authorization_id)).first() is None:
-            try:
-                connection.execute(insert(table).values(authorization=self.authorization_id, size=0, nodes=b""))
-            except IntegrityError as problem:
-                raise LogMovedOn("another writer began this log") from problem
-        moved = connection.execute(
-            update(table)
-            .where(table.c.authorization == self.authorization_id, table.c.size == size)
-            .values(size=grown.size, nodes=nodes)
-        )
-        if moved.rowcount != 1:
-            raise LogMovedOn(f"the usage log of {self.authorization_id} has more than {size} leaves by now")
+    def hold(self, connection: Connection) -> bool:
+        """Keeps the log for this transaction: nobody else writes it until its end. True if another wrote before.
+
+        In a `writing` transaction only. Several logs are held in the order of their ids, so that no two writers wait
+        for each other.
+        """
+        held = _log_row(self.authorization_id).with_for_update()  # without meaning in SQLite: it has one writer anyway
+        row = connection.execute(held).first()
+        if row is None:
+            empty = {"authorization": self.authorization_id, "size": 0, "nodes": b""}
+            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(insertion(schema.logs).values(**empty).on_conflict_do_nothing())
+            row = connection.execute(held).one()
+        if row.size == len(self):
+            self._agreed(row)
+            return False
+        self._set(connection, row)
+        self._row = None
+        return True
+
+    def write(self, connection: Connection, entries: Sequence[Entry]) -> "Grown":
+        """Writes the next leaves of a log that is held. The view stays as it is until `take`: commit first.
+
+        Raises:
+            Conflict: they are not the next leaves.
+        """
+        encoded = [entry.leaf.encode() for entry in entries]
+        grown = self._grow(connection, [entry.leaf for entry in entries], encoded)
+        _insert(connection, [_row(entry, data) for entry, data in zip(entries, encoded, strict=True)])
+        return grown
+
+    def adopt(self, connection: Connection, leaves: Sequence[UsageLeaf]) -> "Grown":
+        """As `write`, of leaves that are in the table already: a consumer's copy, as far as it has been checked."""
+        return self._grow(connection, leaves, [leaf.encode() for leaf in leaves])
+
+    def _grow(self, connection: Connection, leaves: Sequence[UsageLeaf], encoded: Sequence[bytes]) -> "Grown":
+        size, id_ = len(self), self.authorization_id
+        if [leaf.index for leaf in leaves] != list(range(size, size + len(leaves))):
+            raise Conflict(f"leaf {leaves[0].index if leaves else None} is not the next of {size}")
+        grown = CompactRange(size, self._range.nodes)
+        row = list(self._row) if self._row is not None else None
+        hashes = [leaf_hash(data) for data in encoded]
+        for n, hashed in enumerate(hashes):
+            grown.append(hashed)
+            if row is not None:
+                row.append(hashed)
+            if grown.size % WIDTH == 0:
+                if row is None:  # others wrote the first hashes of this tile: they are in the table
+                    row = _hashes(connection, id_, grown.size - WIDTH, size) + hashes[: n + 1]
+                _save_tile(connection, id_, 0, grown.size // WIDTH - 1, b"".join(row))
+                row = []
+        where = schema.logs.c.authorization == id_
+        connection.execute(update(schema.logs).where(where).values(size=grown.size, nodes=b"".join(grown.nodes)))
+        return Grown(grown, row, leaves[-1] if leaves else self.last)
+
+    def take(self, grown: "Grown") -> None:
+        """What `write` wrote is committed: this view has it too."""
+        self._range, self._row, self.last = grown.range, grown.row, grown.last
+
+    def agree(
+        self,
+        connection: Connection,
+        *,
+        acknowledged: Quad | None = None,
+        ceiling: tuple[UsageCeiling, str] | None = None,
+    ) -> None:
+        """Notes what the consumer signed, on a log that is held: units of a head, or a ceiling with its signature."""
+        values: dict[str, Any] = {}
+        if acknowledged is not None:
+            values["acknowledged"] = struct.pack(">4Q", *acknowledged)
+        if ceiling is not None:
+            values["ceiling"] = {"ceiling": ceiling[0].as_json(), "signature": ceiling[1]}
+        table = schema.logs
+        connection.execute(update(table).where(table.c.authorization == self.authorization_id).values(**values))
+        self._agreed(connection.execute(_log_row(self.authorization_id)).one())
 
     def find(self, use_id_hash: Hash32) -> Entry | None:
         """The entry with this use id, if there is one."""
-        table = schema.leaves
-        query = select(table).where(table.c.authorization == self.authorization_id, table.c.use_id_hash == use_id_hash)
         with self._engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
-        return _entry(row) if row else None
+            found = find_entries(connection, self.authorization_id, [use_id_hash])
+        return found[0] if found else None
 
     def head(self, size: int | None = None) -> UsageHead:
         """Raises NotFound if the log is empty or shorter."""
@@ -240,10 +306,41 @@ class UsageLog:
             last = _leaf(connection, self.authorization_id, size - 1)
         return head_after(last, self.tree.root(size))
 
+    def root(self) -> bytes:
+        """Of the whole tree."""
+        return self._range.root()
+
     def size_at(self, seconds: int) -> int:
         """How many leaves were served up to this time, inclusive."""
         with self._engine.connect() as connection:
             return served_before(connection, self.authorization_id, seconds + 1)
+
+
+ASK = 10_000  # values a query asks for at once
+
+
+def find_entries(connection: Connection, authorization_id: Hash32, use_id_hashes: Sequence[Hash32]) -> list[Entry]:
+    """Entries with these use ids, in no order."""
+    found: list[Entry] = []
+    for at in range(0, len(use_id_hashes), ASK):
+        asked = {"authorization": authorization_id, "hashes": use_id_hashes[at : at + ASK]}
+        found += [_entry(row) for row in connection.execute(_BY_USE_ID, asked).mappings()]
+    return found
+
+
+_BY_USE_ID = select(schema.leaves).where(
+    schema.leaves.c.authorization == bindparam("authorization"),
+    schema.leaves.c.use_id_hash.in_(bindparam("hashes", expanding=True)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A log after leaves that are written, and not committed yet."""
+
+    range: CompactRange
+    row: list[bytes] | None  # hashes of the tile that grows; None: not known here
+    last: UsageLeaf | None
 
 
 def tree_of(connection: Connection, authorization_id: Hash32, size: int) -> Nodes:
@@ -264,7 +361,11 @@ def _stands(connection: Connection, authorization_id: Hash32) -> CompactRange:
     row = connection.execute(_log_row(authorization_id)).first()
     if row is None:
         return CompactRange()
-    return CompactRange(row.size, [row.nodes[at : at + HASH] for at in range(0, len(row.nodes), HASH)])
+    return CompactRange(row.size, _split(row.nodes))
+
+
+def _split(nodes: bytes) -> list[bytes]:
+    return [nodes[at : at + HASH] for at in range(0, len(nodes), HASH)]
 
 
 def _log_row(authorization_id: Hash32) -> Select[Any]:
@@ -274,7 +375,11 @@ def _log_row(authorization_id: Hash32) -> Select[Any]:
 def _leaf(connection: Connection, authorization_id: Hash32, index: int) -> UsageLeaf:
     table = schema.leaves
     query = select(table.c.leaf).where(table.c.authorization == authorization_id, table.c.index == index)
-    return UsageLeaf.decode(connection.execute(query).scalar_one())
+    found = connection.execute(query).scalar()
+    if found is None:
+        words = f"the usage log of {authorization_id} has a gap: leaf {index} is missing"
+        raise VerificationFailed(words, authorization=authorization_id)
+    return UsageLeaf.decode(found)
 
 
 def _hashes(connection: Connection, authorization_id: Hash32, first: int, end: int) -> list[bytes]:
@@ -315,24 +420,57 @@ def _save_tile(connection: Connection, authorization_id: Hash32, level: int, ind
 
 def insert_entry(connection: Connection, entry: Entry) -> None:
     """A leaf of a copy: in any order. Raises IntegrityError if index or use id are taken."""
-    connection.execute(insert(schema.leaves).values(**_row(entry)))
+    _insert(connection, [_row(entry, entry.leaf.encode())])
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+_COLUMNS = (  # of `leaves`, with PostgreSQL's types
+    ("authorization", "bytea"),
+    ("index", "int8"),
+    ("use_id_hash", "bytea"),
+    ("leaf", "bytea"),
+    ("kind", "int2"),
+    ("purpose", "int2"),
+    ("modality", "int2"),
+    ("request_hash", "bytea"),
+    ("salt", "bytea"),
+    ("payload", "text"),
+    ("signature", "bytea"),
+)
+_NAMES = ", ".join(f'"{name}"' for name, _ in _COLUMNS)
+_COPY = f"COPY leaves ({_NAMES}) FROM STDIN (FORMAT BINARY)"
+_INSERT = f"INSERT INTO leaves ({_NAMES}) VALUES ({', '.join(['{0}'] * len(_COLUMNS))})"  # noqa: S608 (own names)
+COPY_FROM = 50  # rows; fewer are inserted faster than a copy begins
+
+
+def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+    """Rows as the driver takes them: half of a leaf's way to the disk is saved by that."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_INSERT.format("?"), rows)
+    elif len(rows) < COPY_FROM:
+        connection.exec_driver_sql(_INSERT.format("%s"), rows)
+    else:
+        driver: Any = connection.connection
+        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+            copy.set_types([kind for _, kind in _COLUMNS])
+            for row in rows:
+                copy.write_row(row)
+
+
+def _row(entry: Entry, encoded: bytes) -> tuple[Any, ...]:
     leaf = entry.leaf
-    return {
-        "authorization": leaf.authorization_id,
-        "index": leaf.index,
-        "use_id_hash": leaf.use_id_hash,
-        "leaf": leaf.encode(),
-        "kind": leaf.kind,
-        "purpose": leaf.purpose,
-        "modality": leaf.modality,
-        "request_hash": entry.request_hash,
-        "salt": entry.salt,
-        "payload": entry.payload,
-        "signature": entry.signature,
-    }
+    return (
+        encoded[:32],
+        leaf.index,
+        encoded[40:72],
+        encoded,
+        int(leaf.kind),
+        leaf.purpose,
+        leaf.modality,
+        raw(entry.request_hash),
+        entry.salt,
+        None if entry.written is None else entry.written.decode(),
+        None if entry.signature is None else raw(entry.signature),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,16 +531,17 @@ def served_before(connection: Connection, authorization_id: Hash32, seconds: int
 
 
 def _entry(row: Any) -> Entry:
-    return Entry(UsageLeaf.decode(row["leaf"]), row["request_hash"], row["salt"], row["payload"], row["signature"])
+    written = None if row["payload"] is None else row["payload"].encode()
+    return Entry(UsageLeaf.decode(row["leaf"]), row["request_hash"], row["salt"], written, row["signature"])
 
 
-def first_gap(connection: Connection, authorization_id: Hash32, size: int) -> int:
-    """The first index below `size` that is not there; `size` if none is missing."""
+def first_gap(connection: Connection, authorization_id: Hash32, size: int, start: int = 0) -> int:
+    """The first index below `size` that is not there; `size` if none is missing. From `start` on: before, none is."""
     table = schema.leaves
-    query = select(table.c.index).where(table.c.authorization == authorization_id, table.c.index < size)
-    have = connection.execute(query.order_by(table.c.index)).scalars()
-    expected = 0
-    for index in have:
+    between = (table.c.index >= start) & (table.c.index < size)
+    query = select(table.c.index).where(table.c.authorization == authorization_id, between).order_by(table.c.index)
+    expected = start
+    for index in connection.execute(query.execution_options(yield_per=5_000)).scalars():
         if index != expected:
             break
         expected += 1

@@ -1,14 +1,14 @@
 """The usage log's tables, the same at the provider's gateway and in the consumer's own copy.
 
-A log is its row in `logs` (where it stands), its leaves, and the full tiles of its tree. A consumer's copy has leaves
-only: receipts come in any order.
+A log is its row in `logs` (where it stands), its leaves, and the full tiles of its tree. Receipts come to a consumer in
+any order: the row of its copy says how far the leaves have been checked.
 """
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table, Text
 
-from ledger.core.database import Hex
+from ledger.core.database import Amount, Hex
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -18,6 +18,8 @@ logs = Table(
     Column("authorization", Hex, primary_key=True),
     Column("size", BigInteger, nullable=False),  # leaves; a writer moves it from what it knew, or has lost
     Column("nodes", LargeBinary, nullable=False),  # the compact range of the tree: 32 bytes for each bit of the size
+    Column("acknowledged", LargeBinary),  # units in the last head the consumer signed: four times 8 bytes; null: none
+    Column("ceiling", JSON),  # {ceiling, signature}: the last one the consumer signed, to pay ahead
 )
 
 leaves = Table(
@@ -32,8 +34,9 @@ leaves = Table(
     Column("modality", SmallInteger, nullable=False),
     Column("request_hash", Hex, nullable=False),  # what was asked for: the same use id must ask the same
     Column("salt", LargeBinary(16)),  # salt and payload go when a use is erased
-    Column("payload", JSON),
-    Column("signature", Hex, nullable=False),  # the provider's, over the receipt
+    Column("payload", Text),  # RFC 8785: with the salt before it, the bytes the leaf commits to
+    Column("signature", Hex),  # the provider's, over the receipt; null: one signed head answers for a whole batch
+    sqlite_with_rowid=False,  # rows are kept in the order of the log
 )
 Index("leaves_by_use_id", leaves.c.authorization, leaves.c.use_id_hash, unique=True)
 Index("leaves_by_purpose", leaves.c.authorization, leaves.c.purpose, leaves.c.index)
@@ -45,6 +48,34 @@ tiles = Table(
     Column("level", SmallInteger, primary_key=True, autoincrement=False),
     Column("index", BigInteger, primary_key=True, autoincrement=False),
     Column("hashes", LargeBinary, nullable=False),
+)
+
+counters = Table(
+    "counters",  # what is limited beyond one use: of an agent's day, an exporter's year, an operator's revenue
+    metadata,
+    Column("counter", String, primary_key=True),
+    Column("subject", String, primary_key=True),  # whom it counts for
+    Column("period", String, primary_key=True),  # a day or year in Beijing; empty: for ever
+    Column("value", Amount, nullable=False),
+)
+
+sessions = Table(
+    "sessions",  # open at this gateway, whichever of its processes was asked
+    metadata,
+    Column("token_hash", Hex, primary_key=True),
+    Column("nonce", Hex, nullable=False, unique=True),  # of the signed request: it opens one session
+    Column("authorization", Hex, nullable=False),  # zero: all of the provider's
+    Column("signer", Hex, nullable=False),
+    Column("role", String, nullable=False),  # CONSUMER, AGENT, PROVIDER
+    Column("expires_at", BigInteger, nullable=False),  # seconds
+)
+
+grants = Table(
+    "grants",  # what a consumer lets its agents spend, as it signed it last
+    metadata,
+    Column("authorization", Hex, primary_key=True),
+    Column("key", Hex, primary_key=True),
+    Column("grant", JSON, nullable=False),
 )
 
 heads = Table(
@@ -63,16 +94,19 @@ requests = Table(
     Column("authorization", String(66), primary_key=True),
     Column("use_id", String, primary_key=True),
     Column("use_id_hash", String(66), nullable=False, index=True),
-    Column("version", String(66), nullable=False),
-    Column("purpose", String, nullable=False),
-    Column("query", JSON, nullable=False),
+    Column("asked", JSON, nullable=False),  # the request in the form that its hash is taken of
+    Column("body", LargeBinary),
+    Column("headers", JSON, nullable=False),
 )
 
 disputes = Table(
-    "disputes",  # the consumer's evidence: receipts that do not fit what happened
+    "disputes",  # the consumer's evidence, and what a provider was told of it: receipts that do not fit what happened
     metadata,
     Column("authorization", String(66), primary_key=True),
     Column("receipt_hash", String(66), primary_key=True),
+    Column("index", BigInteger),  # of the leaf, where the receipt could be read
     Column("reason", String, nullable=False),
     Column("receipt", String, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),  # seconds
+    Column("answer", String),  # the provider's: CREDITED or REJECTED
 )

@@ -88,4 +88,4 @@ def test_a_gateway_killed_while_serving_loses_and_doubles_nothing(running: Excha
     with running.usage.connect() as connection:
         entries = read_entries(connection, running.world.id(terms))
     assert len({entry.leaf.use_id_hash for entry in entries}) == USES
-    assert all(raw(entry.signature) for entry in entries)
+    assert all(entry.signature is not None and raw(entry.signature) for entry in entries)

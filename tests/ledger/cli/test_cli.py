@@ -1,6 +1,7 @@
 """The command line: every command explains itself, and bad input ends in one sentence and a code."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from ledger import wallet
 from ledger.cli.main import cli, run
+from ledger.cli.processes import Processes
 from tests.exchange import Exchange, api
 from tests.world import Key, digest
 
@@ -117,31 +119,43 @@ def test_the_exchange_by_hand(running: Exchange, parties: dict[str, Shell], tmp_
     assert provider("authorization", "show", authorization)["status"] == "OPEN"
     assert [a["authorization"] for a in provider("authorization", "list", "--product", product)] == [authorization]
 
-    from ledger.metering.sources import open_source
-    from ledger.mirror import queries, schema
-
-    with running.mirror.connect() as connection:
-        digests = queries.one(connection, schema.versions, "version", version=version)["digests"]
-    source = open_source(data, "rows", ["calls", "rows"], product, version, digests)
-    running.gateway._sources[version] = source
-    at = ["--gateway", running.url, "--version", version, "--purpose", "RESEARCH"]
-    got = consumer("use", "get", authorization, *at, "--query", "limit=3", "-o", tmp_path / "got.json")
-    assert got["units"] == [1, 3, 0, 0]
-    ran = consumer("use", "run", authorization, *at, "--count", 5, "--start", "2026-01-01T00:00:00", "--limit", 4)
-    assert ran["uses"] == 5
-    signed = consumer("head", "sign", authorization, "--gateway", running.url)
-    assert signed["head"]["units"] == ["6", "23", "0", "0"]
-    settled = provider_settles(running, parties, authorization, tmp_path)
-    due = int(settled["settled"][0]["due"])
-    assert due == 60_000 + 23 * 2_800
-    assert provider("bill", "show", authorization)["due"] == str(due)
-    paid = provider("share", "pay", "--split", split)
-    assert paid["amount"] == "0.1244 CNY"
-    provider("authorization", "revoke", authorization, "--reason", "MISUSE")
-    world.pass_time(2)
-    running.follow()
-    refused = consumer("use", "get", authorization, *at, code=1)
-    assert (refused["error"]["code"], refused["error"]["details"]["reason"]) == ("use_refused", "REVOKED")
+    config = tmp_path / "gateway.yaml"
+    source = {"version": version, "file": str(data), "kind": "rows"}
+    config.write_text(json.dumps({"policies": [str(policy)], "sources": [source]}))
+    (running.folder / "deployment.json").write_text(json.dumps(world.deployment.as_json()))
+    options = ["--home", running.folder, "--wallet", provider.file, "--password-file", provider.home / "password"]
+    command = [
+        sys.executable,
+        "-m",
+        "ledger.cli.main",
+        "--json",
+        *options,
+        "gateway",
+        "--config",
+        config,
+        "--port",
+        "0",
+    ]
+    with Processes(tmp_path / "logs") as processes:
+        gateway = processes.server("gateway", [str(word) for word in command])
+        at = ["--gateway", gateway, "--version", version, "--purpose", "RESEARCH"]
+        got = consumer("use", "get", authorization, *at, "--query", "limit=3", "-o", tmp_path / "got.json")
+        assert got["units"] == [1, 3, 0, 0]
+        ran = consumer("use", "run", authorization, *at, "--count", 5, "--start", "2026-01-01T00:00:00", "--limit", 4)
+        assert ran["uses"] == 5
+        signed = consumer("head", "sign", authorization, "--gateway", gateway)
+        assert signed["head"]["units"] == ["6", "23", "0", "0"]
+        settled = provider_settles(running, parties, authorization, tmp_path)
+        due = int(settled["settled"][0]["due"])
+        assert due == 60_000 + 23 * 2_800
+        assert provider("bill", "show", authorization)["due"] == str(due)
+        paid = provider("share", "pay", "--split", split)
+        assert paid["amount"] == "0.1244 CNY"
+        provider("authorization", "revoke", authorization, "--reason", "MISUSE")
+        world.pass_time(2)
+        running.follow()
+        refused = consumer("use", "get", authorization, *at, code=1)
+        assert (refused["error"]["code"], refused["error"]["details"]["reason"]) == ("use_refused", "REVOKED")
 
 
 def provider_settles(running: Exchange, parties: dict[str, Shell], authorization: str, tmp_path: Path) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.core.hashing import canonical_json
 from ledger.core.ids import Address, hash_of, raw
 from ledger.core.merkle import Tree, verify_consistency, verify_inclusion
 from ledger.core.ratecard import RateCard, Split
@@ -122,7 +123,7 @@ def test_payloads_and_use_ids_commit_to_the_vectors(vectors: Path) -> None:
     data = load(vectors, "usage_log")
     assert len(data["payloads"]) == len(data["useIds"]) == 3
     for vector in data["payloads"]:
-        assert payload_hash(raw(vector["salt"]), vector["payload"]) == vector["payloadHash"]
+        assert payload_hash(raw(vector["salt"]), canonical_json(vector["payload"])) == vector["payloadHash"]
     for vector in data["useIds"]:
         assert use_id_hash(vector["useId"]) == vector["useIdHash"]
 

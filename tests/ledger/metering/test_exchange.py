@@ -11,14 +11,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from ledger.core.database import writing
-from ledger.core.errors import Conflict, VerificationFailed
+from ledger.core.errors import Conflict, InputInvalid, VerificationFailed
 from ledger.core.ids import hash_of
 from ledger.core.terms import AuthorizationTerms, approvers_hash
 from ledger.core.usage_leaf import Kind
 from ledger.metering import heads, schema
-from ledger.metering.client import Consumer, Disputed, GatewayDown, GatewayProblem, UseRefused
-from ledger.metering.gateway import SESSION_SECONDS
+from ledger.metering.client import Consumer, GatewayDown, GatewayProblem, UseRefused
+from ledger.metering.copy import Disputed
 from ledger.metering.log import UsageLog, read_entries
+from ledger.metering.sessions import SESSION_SECONDS
 from ledger.metering.sources import ContentDiffers, open_source
 from ledger.mirror import schema as mirror_schema
 from tests.exchange import CSV, Exchange
@@ -87,7 +88,7 @@ def test_after_revocation_nothing_is_served_and_the_refusal_is_a_leaf(running: E
     running.follow()
     assert refused(consumer, running) == "REVOKED"
     # What was delivered before is not delivered again either, and not counted twice.
-    with pytest.raises(Disputed, match="was not delivered"):
+    with pytest.raises(GatewayProblem, match="not delivered again"):
         use(consumer, running, use_id=USE_ID)
     first = consumer.sign_head()
     assert first.head.size == 1
@@ -291,10 +292,21 @@ def test_a_receipt_that_does_not_fit_is_disputed_kept_and_never_signed(running: 
     consumer = running.consumer(terms, http=between(running, change))
     with pytest.raises(Disputed):
         use(consumer, running)
-    with consumer._usage.connect() as connection:
-        assert len(connection.execute(select(schema.disputes)).all()) == 1
-        assert read_entries(connection, consumer.authorization_id) == []
+    with consumer._copy._usage.connect() as connection:
+        disputes = connection.execute(select(schema.disputes)).mappings().all()
+        assert len(disputes) == 1
+        # What the provider signed is kept as it is: it is evidence, and stands in its log.
+        signed_lies = read_entries(connection, consumer.authorization_id)
+        assert [entry.leaf.index for entry in signed_lies] == [d["index"] for d in disputes if d["index"] is not None]
+        assert len(signed_lies) == (0 if how in ("signature", "garbage") else 1)
         assert heads.latest_signed(connection, consumer.authorization_id) is None
+    if how in ("signature", "payload", "salt", "body"):
+        # The log itself is right: what was disputed is worth little, and credited without asking.
+        signed = running.consumer(terms).sign_head()
+        assert running.world.card().due(signed.head.units, signed.head.credits) == (14_000 if how == "signature" else 0)
+    else:
+        with pytest.raises(Disputed):
+            consumer.sign_head()
 
 
 def test_meters_are_those_of_the_policy_not_those_of_the_day(running: Exchange) -> None:
@@ -365,7 +377,7 @@ def test_a_head_that_does_not_follow_from_the_receipts_is_not_signed(running: Ex
     use(consumer, running)
     with pytest.raises(Disputed):
         consumer.sign_head()
-    with consumer._usage.connect() as connection:
+    with consumer._copy._usage.connect() as connection:
         assert heads.latest_signed(connection, consumer.authorization_id) is None
 
 
@@ -412,14 +424,14 @@ def test_a_failed_write_serves_nothing_counts_nothing_and_heals(
     terms = running.open()
     consumer = running.consumer(terms)
     use(consumer, running)
-    log = running.gateway.log(running.world.id(terms))
 
-    def fails(entry: Any) -> None:
+    def fails(*_: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("disk full"))
 
-    monkeypatch.setattr(log, "append", fails)
-    with pytest.raises(GatewayProblem, match="could not be written"):
-        use(consumer, running, use_id=USE_ID)
+    with monkeypatch.context() as broken:
+        broken.setattr(UsageLog, "write", fails)
+        with pytest.raises(GatewayProblem, match="could not be written"):
+            use(consumer, running, use_id=USE_ID)
     assert use(consumer, running, use_id=USE_ID).entry.leaf.index == 1
     assert consumer.sign_head().head.size == 2
 
@@ -442,7 +454,7 @@ def test_a_file_that_is_not_the_product_is_not_served(world: World, running: Exc
     path = running.folder / "data.csv"
     digests = [{"algorithm": 0x534D, "value": digest("other content")}]
     with pytest.raises(ContentDiffers, match="sm3-256"):
-        open_source(path, "rows", ["calls"], world.product, world.version, digests)
+        open_source(path, "rows", world.product, world.version, digests)
     assert path.read_bytes() == CSV
 
 
@@ -451,6 +463,6 @@ def test_a_file_that_is_not_the_product_is_not_served(world: World, running: Exc
 )
 def test_a_query_that_cannot_be_answered_counts_nothing(running: Exchange, query: dict[str, str]) -> None:
     terms = running.open()
-    with pytest.raises(GatewayProblem):
+    with pytest.raises((GatewayProblem, InputInvalid)):
         use(running.consumer(terms), running, query=query)
     assert len(running.gateway.log(running.world.id(terms))) == 0

@@ -58,7 +58,7 @@ def entries(log: UsageLog, count: int, name: str = "use") -> list[Entry]:
             now=1_000 + index // 3,
             after=after,
         )
-        made.append(Entry(leaf, digest("request"), bytes(16), {"n": index}, "0x" + "ab" * 65))
+        made.append(Entry(leaf, digest("request"), bytes(16), b"{}", "0x" + "ab" * 65))
     return made
 
 
@@ -167,7 +167,7 @@ def test_a_use_id_that_is_taken_takes_the_whole_batch_back(usage: Engine) -> Non
     twice = UsageLeaf.decode(
         made[4].leaf.encode()[:40] + bytes.fromhex(digest("use 0")[2:]) + made[4].leaf.encode()[72:]
     )
-    made[4] = Entry(twice, made[4].request_hash, made[4].salt, made[4].payload, made[4].signature)
+    made[4] = Entry(twice, made[4].request_hash, made[4].salt, made[4].written, made[4].signature)
     with pytest.raises(Exception, match=r"(?i)unique"):
         log.append_all(made)
     assert (len(log), len(UsageLog(usage, ID))) == (300, 300)
