@@ -4,7 +4,6 @@ Example:  sluice-api --home build/sluice --rpc http://127.0.0.1:8545 --port 8480
 """
 
 import argparse
-import gc
 import json
 import sys
 
@@ -67,9 +66,6 @@ def main() -> int:
         chain = Chain(here.rpc, notice=tell)
 
         def make(url: str) -> FastAPI:
-            # What is there now stays: the collector need not look at it again, which takes a tenth of a second.
-            gc.collect()
-            gc.freeze()
             origin = options.origin.rstrip("/") if options.origin else url
             state = State(
                 mirror=mirror,

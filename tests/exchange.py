@@ -164,6 +164,7 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
             yield made["exchange"]
             for client in made["exchange"].closing:
                 client.close()
+            gateway.close()
             for engine in made["exchange"].engines:
                 engine.dispose()
     mirror.dispose()

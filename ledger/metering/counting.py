@@ -167,6 +167,7 @@ def _open(data: bytes | msgspec.Raw) -> Any:
     try:
         level = _LEVEL.decode(data)
     except (ValueError, RecursionError) as problem:
+        # How deep is too deep, some hundreds of levels, depends on the stack: one may refuse where another counts.
         reason = "it nests too deep" if isinstance(problem, RecursionError) else str(problem)
         raise NotCountable(f"the response is not JSON that can be counted: {reason}") from None
     if not isinstance(level, dict):

@@ -74,6 +74,7 @@ class Gateway:
 
     def close(self) -> None:
         self.recorder.close()
+        self.standings.close()
 
     def log(self, authorization_id: Hash32) -> UsageLog:
         """The log as it is now."""

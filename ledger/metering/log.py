@@ -8,12 +8,12 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger.core.database import Target, open_database, writing
+from ledger.core.database import Target, ask, open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of, raw
 from ledger.core.merkle import CompactRange, Nodes, Tree, leaf_hash
@@ -216,13 +216,13 @@ class UsageLog:
         In a `writing` transaction only. Several logs are held in the order of their ids, so that no two writers wait
         for each other.
         """
-        held = _log_row(self.authorization_id).with_for_update()  # without meaning in SQLite: it has one writer anyway
-        row = connection.execute(held).first()
+        row = _held(connection, self.authorization_id)
         if row is None:
             empty = {"authorization": self.authorization_id, "size": 0, "nodes": b""}
             insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(insertion(schema.logs).values(**empty).on_conflict_do_nothing())
-            row = connection.execute(held).one()
+            row = _held(connection, self.authorization_id)
+            assert row is not None
         if row.size == len(self):
             self._agreed(row)
             return False
@@ -261,8 +261,7 @@ class UsageLog:
                     row = _hashes(connection, id_, grown.size - WIDTH, size) + hashes[: n + 1]
                 _save_tile(connection, id_, 0, grown.size // WIDTH - 1, b"".join(row))
                 row = []
-        where = schema.logs.c.authorization == id_
-        connection.execute(update(schema.logs).where(where).values(size=grown.size, nodes=b"".join(grown.nodes)))
+        ask(connection, _MOVE, (grown.size, b"".join(grown.nodes), raw(id_)))
         return Grown(grown, row, leaves[-1] if leaves else self.last)
 
     def take(self, grown: "Grown") -> None:
@@ -323,15 +322,21 @@ def find_entries(connection: Connection, authorization_id: Hash32, use_id_hashes
     """Entries with these use ids, in no order."""
     found: list[Entry] = []
     for at in range(0, len(use_id_hashes), ASK):
-        asked = {"authorization": authorization_id, "hashes": use_id_hashes[at : at + ASK]}
-        found += [_entry(row) for row in connection.execute(_BY_USE_ID, asked).mappings()]
+        some = [raw(h) for h in use_id_hashes[at : at + ASK]]
+        values: list[Any]
+        if connection.dialect.name == "sqlite":
+            query, values = f"{_BY_USE_ID} ({', '.join('?' * len(some))})", [raw(authorization_id), *some]
+        else:
+            query, values = _BY_USE_ID_ANY, [raw(authorization_id), some]
+        found += [_entry(dict(zip(_ENTRY, row, strict=True))) for row in ask(connection, query, values)]
     return found
 
 
-_BY_USE_ID = select(schema.leaves).where(
-    schema.leaves.c.authorization == bindparam("authorization"),
-    schema.leaves.c.use_id_hash.in_(bindparam("hashes", expanding=True)),
-)
+_ENTRY = ("leaf", "request_hash", "salt", "payload", "signature")
+_SELECT_ENTRY = f"SELECT {', '.join(_ENTRY)} FROM leaves"  # noqa: S608 (our own names)
+# SQLite would rather go through all leaves of the authorization: it does not know that there are many.
+_BY_USE_ID = f'{_SELECT_ENTRY} INDEXED BY leaves_by_use_id WHERE "authorization" = ? AND use_id_hash IN'
+_BY_USE_ID_ANY = f'{_SELECT_ENTRY} WHERE "authorization" = ? AND use_id_hash = ANY(?)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +375,29 @@ def _split(nodes: bytes) -> list[bytes]:
 
 def _log_row(authorization_id: Hash32) -> Select[Any]:
     return select(schema.logs).where(schema.logs.c.authorization == authorization_id)
+
+
+class _Row(NamedTuple):
+    """Of `logs`: where a log stands, and what the consumer has signed."""
+
+    size: int
+    nodes: bytes
+    acknowledged: bytes | None
+    ceiling: Any
+
+
+def _held(connection: Connection, authorization_id: Hash32) -> _Row | None:
+    """The log's row, held until the end of the transaction; SQLite has one writer anyway."""
+    found = ask(connection, _HOLD[connection.dialect.name], (raw(authorization_id),))
+    if not found:
+        return None
+    size, nodes, acknowledged, ceiling = found[0]
+    return _Row(size, nodes, acknowledged, json.loads(ceiling) if isinstance(ceiling, str) else ceiling)
+
+
+_SELECT_ROW = 'SELECT size, nodes, acknowledged, ceiling FROM logs WHERE "authorization" = ?'
+_HOLD = {"sqlite": _SELECT_ROW, "postgresql": _SELECT_ROW + " FOR UPDATE"}
+_MOVE = 'UPDATE logs SET size = ?, nodes = ? WHERE "authorization" = ?'
 
 
 def _leaf(connection: Connection, authorization_id: Hash32, index: int) -> UsageLeaf:
@@ -439,17 +467,18 @@ _COLUMNS = (  # of `leaves`, with PostgreSQL's types
 _NAMES = ", ".join(f'"{name}"' for name, _ in _COLUMNS)
 _COPY = f"COPY leaves ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 _INSERT = f"INSERT INTO leaves ({_NAMES}) VALUES ({', '.join(['{0}'] * len(_COLUMNS))})"  # noqa: S608 (own names)
-COPY_FROM = 50  # rows; fewer are inserted faster than a copy begins
+COPY_FROM = 8  # rows; fewer are inserted faster than a copy begins
 
 
 def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
     """Rows as the driver takes them: half of a leaf's way to the disk is saved by that."""
+    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_INSERT.format("?"), rows)
+        driver.executemany(_INSERT.format("?"), rows)
     elif len(rows) < COPY_FROM:
-        connection.exec_driver_sql(_INSERT.format("%s"), rows)
+        for row in rows:
+            driver.execute(_INSERT.format("%s"), row)
     else:
-        driver: Any = connection.connection
         with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
             copy.set_types([kind for _, kind in _COLUMNS])
             for row in rows:
@@ -531,8 +560,14 @@ def served_before(connection: Connection, authorization_id: Hash32, seconds: int
 
 
 def _entry(row: Any) -> Entry:
+    """Of a row: hashes as the driver gives them, or as text."""
     written = None if row["payload"] is None else row["payload"].encode()
-    return Entry(UsageLeaf.decode(row["leaf"]), row["request_hash"], row["salt"], written, row["signature"])
+    request_hash, signature = row["request_hash"], row["signature"]
+    if isinstance(request_hash, bytes):
+        request_hash = hash_of(request_hash)
+    if isinstance(signature, bytes):
+        signature = "0x" + signature.hex()
+    return Entry(UsageLeaf.decode(row["leaf"]), request_hash, row["salt"], written, signature)
 
 
 def first_gap(connection: Connection, authorization_id: Hash32, size: int, start: int = 0) -> int:

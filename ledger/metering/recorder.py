@@ -8,10 +8,11 @@ tells which.
 
 import asyncio
 import secrets
+import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.core import codes
-from ledger.core.database import writing
+from ledger.core.database import keep_writing
 from ledger.core.errors import Conflict, SluiceError
 from ledger.core.hashing import canonical_json
 from ledger.core.ids import Address, Hash32
@@ -87,6 +88,7 @@ class Recorder:
         self._lock = threading.Lock()  # of what this process knows of its logs: one transaction at a time
         self._waiting: SimpleQueue[tuple[Use, asyncio.Future[Recorded]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
 
     # ------------------------------------------------------------------------------------------ together
 
@@ -112,6 +114,10 @@ class Recorder:
         if thread is not None:
             self._waiting.put(None)
             thread.join()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -176,7 +182,7 @@ class Recorder:
         ids = sorted({use.authorization_id for _, use in decided})
         with self._lock:
             try:
-                with writing(self._usage) as connection:
+                with self._writing() as connection:
                     logs = {id_: self._open(connection, id_) for id_ in ids}
                     counted = _read_counts(connection, decided, found, moment)
                     had, grown = dict(counted), []
@@ -192,7 +198,7 @@ class Recorder:
                     _write_counts(connection, {count: n for count, n in counted.items() if n != had.get(count, 0)})
                 for log, after in grown:
                     log.take(after)
-            except (SQLAlchemyError, psycopg.Error) as problem:
+            except (SQLAlchemyError, sqlite3.Error, psycopg.Error) as problem:
                 # What the database holds now is not known here: the logs are read again before they are written again.
                 self._forget(ids)
                 words = "the usage log could not be written; ask again with the same use id"
@@ -289,7 +295,7 @@ class Recorder:
         """Appends what `make(log)` gives, under the log's lock: a credit, a fee, a note. None: nothing."""
         with self._lock:
             try:
-                with writing(self._usage) as connection:
+                with self._writing() as connection:
                     log = self._open(connection, authorization_id)
                     entry = make(log)
                     grown: Grown | None = log.write(connection, [entry]) if entry is not None else None
@@ -303,7 +309,7 @@ class Recorder:
     def take_signature(self, signed: SignedHead) -> None:
         """Keeps a head that the consumer has signed; its units are acknowledged from now on."""
         head = signed.head
-        with self._lock, writing(self._usage) as connection:
+        with self._lock, self._writing() as connection:
             log = self._open(connection, head.authorization_id)
             heads.put(connection, signed)
             a, b, c, d = map(max, log.acknowledged, head.units)  # signatures may come in any order
@@ -315,7 +321,7 @@ class Recorder:
         Raises:
             Conflict: the one there is reaches further, and holds.
         """
-        with self._lock, writing(self._usage) as connection:
+        with self._lock, self._writing() as connection:
             log = self._open(connection, ceiling.authorization_id)
             had = log.ceiling
             if had is not None and had.expiry >= now and ceiling.max_due < had.max_due:
@@ -336,6 +342,21 @@ class Recorder:
             self._held[authorization_id] = (a, b, c, d)
             if self._held[authorization_id] == NO_UNITS:
                 del self._held[authorization_id]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction on the connection this recorder keeps: taking one from the pool costs as much as a query."""
+        if self._connection is None:
+            self._connection = keep_writing(self._usage)
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except BaseException:
+            # Whatever broke may have been the connection.
+            connection, self._connection = self._connection, None
+            with suppress(SQLAlchemyError, sqlite3.Error, psycopg.Error):
+                connection.close()
+            raise
 
     def _open(self, connection: Connection, authorization_id: Hash32) -> UsageLog:
         """The log, held for this transaction."""
