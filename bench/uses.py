@@ -1,8 +1,8 @@
 """Uses a second, durable: leaf, totals and receipt committed (fsync) before the answer, load from another process.
 
 `batch`: jobs reported 2,000 at once over HTTP, one signed receipt a batch, on each database, checks and canonical JSON
-included. `http`: single uses through the middleware under wrk with 32 connections, each with a signed receipt of its own;
-beside it the same route without the meter, and the time that one use more waits for its commit, one connection.
+included. `http`: single uses through the middleware under wrk with 32 connections, each with a signed receipt of its
+own; beside it the same route without the meter, and what the meter adds to one request, one connection.
 """
 
 import argparse

@@ -172,6 +172,26 @@ def exchange(world: World, folder: Path) -> Iterator[Exchange]:
 
 
 @contextmanager
+def serving_of(running: Exchange, **changes: Any) -> Iterator[tuple[Gateway, str]]:
+    """Another gateway over the same mirror and logs; `changes` to how it is made."""
+    world, listener = running.world, listen(0)
+    url = f"http://{HOST}:{listener.getsockname()[1]}"
+    options: dict[str, Any] = {
+        "mirror": running.mirror,
+        "usage": running.usage,
+        "provider": world.provider.address,
+        "signer": world.provider,
+        "domains": {name: world.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
+        "policies": running.gateway.policies,
+        "origin": url,
+        "clock": running.clock,
+    }
+    gateway = Gateway(**options | changes)
+    with served(serving(gateway, metered(running.sources), running.sources, None), listener):
+        yield gateway, url
+
+
+@contextmanager
 def api(running: Exchange, **options: Any) -> Iterator[httpx.Client]:
     """The API over this exchange's databases, or with a mirror, sessions and webhooks in another one."""
     world = running.world
