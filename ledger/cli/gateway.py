@@ -1,7 +1,9 @@
 """`sluice gateway`: a provider's data, metered: its files, an existing API, or what is metered elsewhere."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ledger.core.hashing import ALGORITHMS, content_digests, file_chunks, sha256
 from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash
 from ledger.core.parse import parse_uint
 from ledger.metering.config import Settings, SourceSettings, read_settings, rule_of
+from ledger.metering.duty import waiting
 from ledger.metering.files import Files, metered
 from ledger.metering.gateway import Gateway
 from ledger.metering.log import open_usage
@@ -88,6 +91,7 @@ def _serve(app: App, settings: Settings, base: Path, folder: Path | None, port: 
             policies=policies,
             origin=settings.origin or url,
             finality="final" if settings.finality == "final" else "seen",
+            sign_after=settings.sign_after,
             credit_up_to=parse_uint(settings.credit_up_to, "credit-up-to", 128),
         )
         return serving(made, rules, sources, settings.upstream)
@@ -106,6 +110,7 @@ def serving(made: Gateway, rules: Sequence[Any], sources: Sequence[Source], upst
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        made.duty.start()
         yield
         made.close()
         if proxy is not None:
@@ -210,6 +215,34 @@ def disputes(app: App, authorization: str | None) -> None:
     found = _gateway(app).disputes(wanted)
     rows = [(short(d["authorization"]), d["index"], d["reason"], d["answer"] or "OPEN") for d in found]
     app.show(found, lambda: app.table("Disputes 争议", ("authorization", "leaf", "reason", "answer"), rows))
+
+
+def _utc(seconds: int) -> str:
+    return time.strftime("%F %R", time.gmtime(seconds))
+
+
+@gateway.command(name="waiting")
+@pass_app
+def waiting_command(app: App) -> None:
+    """Logs whose uses wait for the consumer's signature, the longest first.
+
+    \b
+    Example:  sluice --wallet provider.json gateway waiting
+    """
+    with open_usage(app.settings.usage).connect() as connection:
+        found = sorted(waiting(connection), key=lambda one: one.since)
+    shown = [asdict(one) | {"units": [str(n) for n in one.units]} for one in found]
+    rows = [
+        (
+            short(w.authorization_id),
+            w.size - w.signed,
+            " ".join(map(str, w.units)),
+            _utc(w.since),
+        )
+        for w in found
+    ]
+    columns = ("authorization", "leaves", "units", "since (UTC)")
+    app.show(shown, lambda: app.table("Waiting for signatures 待签认", columns, rows))
 
 
 @gateway.command()

@@ -11,10 +11,11 @@ from sqlalchemy import Engine
 from ledger.cli.app import App, pass_app, settled_head
 from ledger.cli.use import consumer_of
 from ledger.core.errors import NotFound
-from ledger.core.ids import Hash32, hash_of
-from ledger.core.terms import FAST, AuthorizationTerms
+from ledger.core.ids import Hash32
+from ledger.core.terms import AuthorizationTerms
 from ledger.metering import heads
-from ledger.metering.log import open_usage, tree_of
+from ledger.metering.log import ceiling_of, open_usage
+from ledger.metering.redeem import Chosen, choose, settlement_of
 
 
 @click.group()
@@ -40,38 +41,25 @@ def sign(app: App, authorization: str, gateway: str) -> None:
     )
 
 
-def settlement_of(
+def settlement(
     usage: Engine, terms: AuthorizationTerms, authorization: Hash32, row: Mapping[str, Any], size: int | None
-) -> Any:
-    """What `settle` takes: terms, the settled head, the new one, both signatures, and the proof that the log grew.
-
-    The newest head both signed; one dated after the end (it holds refusals) only when none from before it is left, for
-    units must not rise after the end.
+) -> dict[str, Any]:
+    """What `settle` takes, of the newest head that can be settled or the one of this size.
 
     Raises:
-        NotFound: no head beyond the settled one is signed by both.
+        NotFound: no head beyond the settled one is signed by both, or covered by a ceiling.
     """
     previous = settled_head(row)
-    settled = previous.size if previous else 0
     with usage.connect() as connection:
-        signed = [s for s in heads.read(connection, authorization) if s.consumer_signature and s.head.size > settled]
-    if size is not None:
-        signed = [s for s in signed if s.head.size == size]
-    if not signed:
-        raise NotFound(f"no head beyond the {settled} settled leaves is signed by both wallets")
-    chosen = ([s for s in signed if s.head.as_of <= row["endedAt"]] or signed)[-1]
-    proof: list[bytes] = []
-    if not terms.flags & FAST:
-        with usage.connect() as connection:
-            proof = tree_of(connection, authorization, chosen.head.size).consistency(settled)
-    return {
-        "terms": terms.as_json(),
-        "previous": previous.as_json() if previous else None,
-        "head": chosen.head.as_json(),
-        "providerSignature": chosen.provider_signature,
-        "consumerSignature": chosen.consumer_signature,
-        "consistency": [hash_of(p) for p in proof],
-    }
+        if size is None:
+            ceiling = ceiling_of(connection, authorization)
+            chosen = choose(connection, authorization, row["endedAt"], previous.size if previous else 0, ceiling)
+        else:
+            signed = heads.at_size(connection, authorization, size)
+            if signed.consumer_signature is None or (previous is not None and size <= previous.size):
+                raise NotFound(f"the head of {size} leaves is not signed by both, or settled already")
+            chosen = Chosen(signed)
+        return settlement_of(connection, terms, previous, chosen)
 
 
 @head.command()
@@ -88,7 +76,7 @@ def export(app: App, authorization: str, size: int | None, output: Path) -> None
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_usage(app.settings.usage)
-    made = settlement_of(usage, terms, wanted, row, size)
+    made = settlement(usage, terms, wanted, row, size)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(made, indent=1) + "\n")
     app.show({"file": str(output), "size": made["head"]["size"]}, lambda: click.echo(f"✓ {output}"))

@@ -28,6 +28,7 @@ from ledger.cli import (
     space,
     use,
     wallet,
+    watch,
 )
 from ledger.cli.app import App, pass_app
 from ledger.config import settings
@@ -150,6 +151,7 @@ for group in (
     head.head,
     node.deploy_command,
     gateway.gateway,
+    watch.watch,
     node.mirror,
     node.database,
     node.transaction,

@@ -6,7 +6,7 @@ import click
 
 from ledger.chain.decode import decode_revert
 from ledger.cli.app import App, pass_app
-from ledger.cli.head import settlement_of
+from ledger.cli.head import settlement
 from ledger.core.ids import raw
 from ledger.core.money import format_yuan
 from ledger.metering.log import open_usage
@@ -52,10 +52,10 @@ def one(app: App, authorization: str) -> None:
     wanted, terms = app.terms(authorization)
     row = app.get(f"/v1/authorizations/{wanted}")
     usage = open_usage(app.settings.usage)
-    settlement = settlement_of(usage, terms, wanted, row, None)
+    made = settlement(usage, terms, wanted, row, None)
     if terms.provider == app.address:
-        settlement["providerSignature"] = "0x"  # calling counts as signing, and saves gas
-    _shown(app, app.write("settle.one", {"settlement": settlement}))
+        made["providerSignature"] = "0x"  # calling counts as signing, and saves gas
+    _shown(app, app.write("settle.one", {"settlement": made}))
 
 
 @settle.command()

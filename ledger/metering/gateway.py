@@ -23,8 +23,9 @@ from ledger.core.terms import UsageCeiling, UsageHead
 from ledger.core.tiles import WIDTH, bundle
 from ledger.core.typed_data import Domain, Message
 from ledger.core.usage_leaf import SALT_BYTES, Kind, payload_hash, use_id_hash
-from ledger.metering import heads, schema
+from ledger.metering import heads, schema, x402
 from ledger.metering.counting import Counter
+from ledger.metering.duty import HeadDuty
 from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, read_tile, receipt_of
 from ledger.metering.personal import refuse_personal
 from ledger.metering.policy import Policy
@@ -52,6 +53,7 @@ class Gateway:
         origin: str,
         finality: Finality = "seen",
         credit_up_to: int = 0,
+        sign_after: int = 300,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Args:
@@ -59,6 +61,7 @@ class Gateway:
         domains: a ledger's name → its signing domain.
         policies: by digest, as terms pin them.
         origin: the URL consumers see.
+        sign_after: seconds that uses may wait for the consumer's signature before it is asked for.
         credit_up_to: disputes worth no more than this, in token units, are credited without asking anybody.
         """
         self._mirror, self._usage, self._signer, self._domains = mirror, usage, signer, domains
@@ -71,8 +74,10 @@ class Gateway:
         )
         self.standings = Standings(mirror, policies, signer.address, finality=finality, clock=clock)
         self.recorder = Recorder(usage, self.standings, signer, domains)
+        self.duty = HeadDuty(usage, sign_after, clock)
 
     def close(self) -> None:
+        self.duty.close()
         self.recorder.close()
         self.standings.close()
 
@@ -169,6 +174,28 @@ class Gateway:
         counts = isinstance(message, UsageHead) and agent != ZERO_ADDRESS and signer == agent
         if not counts and keys.get(signer, 0) < self._clock():
             raise VerificationFailed(f"this is not signed by {row['consumer']} or a key that may sign for it")
+
+    def payment_required(self, authorization_id: Hash32, url: str) -> tuple[SignedHead, dict[str, Any]]:
+        """The head that waits for a signature, and the same in x402's terms."""
+        row, signed = self.row(authorization_id), self.head(authorization_id)
+        log = self.log(authorization_id)
+        with self._mirror.connect() as connection:
+            card = queries.rate_card(connection, queries.terms_of(row).rate_card)
+        due = card.due(signed.head.units, signed.head.credits)
+        waits = max(0, due - card.due(log.acknowledged, signed.head.credits))
+        return signed, x402.to_sign(url, row, self._domains[row["ledger"]], signed, due, waits)
+
+    def authorization_required(self, url: str) -> dict[str, Any]:
+        """What somebody without a session needs, in x402's terms."""
+        return x402.to_begin(url, self.origin, self._domains["UsageLedger"])
+
+    def take_payment(self, authorization_id: Hash32, header: str) -> None:
+        """A signature that came as an x402 payment. Raises InputInvalid, Conflict or VerificationFailed."""
+        scheme, body = x402.read_payment(header)
+        if scheme == x402.HEAD:
+            self.add_signature(authorization_id, body)
+        else:
+            self.take_ceiling(authorization_id, body)
 
     # ----------------------------------------------------------------------------------------- the tree
 

@@ -348,6 +348,12 @@ class Grown:
     last: UsageLeaf | None
 
 
+def ceiling_of(connection: Connection, authorization_id: Hash32) -> Any:
+    """{ceiling, signature}: the last ceiling the consumer signed; None if it signed none."""
+    query = select(schema.logs.c.ceiling).where(schema.logs.c.authorization == authorization_id)
+    return connection.execute(query).scalar()
+
+
 def tree_of(connection: Connection, authorization_id: Hash32, size: int) -> Nodes:
     """The tree over the first `size` leaves of a log, or of a copy, which has no tiles.
 

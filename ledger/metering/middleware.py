@@ -17,6 +17,7 @@ from re import Pattern
 from typing import Any
 
 import msgspec
+from anyio.to_thread import run_sync
 from msgspec.structs import replace
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +28,7 @@ from ledger.core.hashing import canonical_json, sha256
 from ledger.core.ids import Hash32, hash_of, parse_hash
 from ledger.core.terms import Quad
 from ledger.core.usage_leaf import Kind, use_id_hash
-from ledger.metering import admission, asking
+from ledger.metering import admission, asking, x402
 from ledger.metering.admission import Request
 from ledger.metering.answers import (
     RECEIPT,
@@ -50,6 +51,7 @@ from ledger.metering.problems import problem_of, refusal_of
 from ledger.metering.recorder import Recorded, Use
 from ledger.metering.sessions import AGENT, PROVIDER, NotAuthenticated, Session
 
+PAYMENT = x402.SIGNATURE.encode()
 MOST_BODY = 1 << 20  # bytes of a request
 SAFE = ("GET", "HEAD")  # may be asked of the application twice
 
@@ -87,6 +89,11 @@ class MeterMiddleware:
                 if found is not None:
                     try:
                         await self._metered(route, found, scope, receive, send)
+                    except NotAuthenticated as problem:
+                        # Who brings nothing at all is told how to begin.
+                        nothing = not first(scope["headers"], b"authorization")
+                        required = self._gateway.authorization_required(scope["path"]) if nothing else None
+                        await problem_of(problem, required)(scope, receive, send)
                     except SluiceError as problem:
                         await problem_of(problem)(scope, receive, send)
                     return
@@ -101,6 +108,9 @@ class MeterMiddleware:
         use = self._asked(route, parameters, scope, session, body)
         # For the application: who is served, under what, for what.
         scope = {**scope, "sluice": {"authorization": use.authorization_id, "purpose": use.request.purpose}}
+        payment = first(scope["headers"], PAYMENT)
+        if payment:
+            await run_sync(self._gateway.take_payment, use.authorization_id, payment)
         record = self._gateway.recorder.record
         if not safe or route.rule.stream or use.authorization_id in self._refused:
             # Asked before the application works, or streams: who is refused anyway costs it nothing.
@@ -125,7 +135,7 @@ class MeterMiddleware:
             return
         self._refused.discard(use.authorization_id)
         self._answers.keep(use.authorization_id, use.use_id_hash, answer)
-        await answer.send(send, _receipt(recorded))
+        await answer.send(send, self._receipt(recorded))
 
     async def _stream(self, route: "_Route", use: Use, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the answer on. One that breaks off has no end."""
@@ -210,14 +220,23 @@ class MeterMiddleware:
             counted_for = (entry.payload or {}).get("responseSha256")
             for answer in (self._answers.find(use.authorization_id, use.use_id_hash), fresh):
                 if answer is not None and "0x" + sha256(answer.body).hex() == counted_for:
-                    await answer.send(send, _receipt(recorded))
+                    await answer.send(send, self._receipt(recorded))
                     return
         if recorded.reason is not None:
             self._refused.add(use.authorization_id)
-        head = None
+        head = required = None
         if recorded.reason == admission.CREDIT_WINDOW_FULL and not recorded.known:
-            head = self._gateway.head(use.authorization_id)
-        await refusal_of(entry, recorded.reason, _receipt(recorded), head)(scope, receive, send)
+            head, required = self._gateway.payment_required(use.authorization_id, scope["path"])
+        refusal = refusal_of(entry, recorded.reason, self._receipt(recorded), head, required)
+        await refusal(scope, receive, send)
+
+    def _receipt(self, recorded: Recorded) -> list[Header]:
+        entry = recorded.entry
+        assert entry is not None
+        headers = [(RECEIPT, encode_receipt(entry))]
+        if recorded.sign or entry.leaf.authorization_id in self._gateway.duty.asked:
+            headers.append((SIGN, b"%d" % (entry.leaf.index + 1)))
+        return headers
 
 
 class _Route:
@@ -249,15 +268,6 @@ class _Route:
         counted = iter(count(moved, given))
         a, b, c, d = [next(counted) if meter in self._moves else 0 for meter in meters] + [0] * (4 - len(meters))
         return a, b, c, d
-
-
-def _receipt(recorded: Recorded) -> list[Header]:
-    entry = recorded.entry
-    assert entry is not None
-    headers = [(RECEIPT, encode_receipt(entry))]
-    if recorded.sign:
-        headers.append((SIGN, b"%d" % (entry.leaf.index + 1)))
-    return headers
 
 
 def encode_receipt(entry: Entry) -> bytes:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ledger.core import codes
 from ledger.core.errors import SluiceError
 from ledger.core.usage_leaf import Kind
-from ledger.metering import admission
+from ledger.metering import admission, x402
 from ledger.metering.log import Entry, SignedHead
 
 STATUS = {
@@ -31,7 +31,14 @@ STATUS = {
 RETRY = {425: "2", 503: "1"}  # seconds
 
 
-def problem_of(error: SluiceError) -> Response:
+def problem_of(error: SluiceError, required: Mapping[str, Any] | None = None) -> Response:
+    """`required`: what x402's clients are told where there is no session yet; the status is then 402."""
+    if required is not None:
+        said = {"type": "urn:sluice:authorization_required", "title": "authorization required", "status": 402}
+        said |= {"code": error.code, "detail": str(error)}
+        return _response(
+            402, {**said, **required}, {x402.REQUIRED: x402.encode(dict(required)), "www-authenticate": "Bearer"}
+        )
     status = STATUS.get(error.code, 500)
     body = {"type": f"urn:sluice:{error.code}", "title": error.code, "status": status, "code": error.code}
     headers = {"retry-after": RETRY[status]} if status in RETRY else {}
@@ -43,13 +50,17 @@ def problem_of(error: SluiceError) -> Response:
 
 
 def refusal_of(
-    entry: Entry, reason: int | None, headers: Iterable[tuple[bytes, bytes]], head: SignedHead | None = None
+    entry: Entry,
+    reason: int | None,
+    headers: Iterable[tuple[bytes, bytes]],
+    head: SignedHead | None = None,
+    required: Mapping[str, Any] | None = None,
 ) -> Response:
     """A refusal that is in the log, or a use that was counted and is not delivered again; its receipt with it.
 
     Args:
         reason: why it is not served now; None: it was delivered before, and what was delivered is gone.
-        head: to be signed, where a signature opens the credit window again.
+        head: to be signed, where a signature opens the credit window again; `required`: the same in x402's terms.
     """
     ours = {name.decode(): value.decode() for name, value in headers}
     leaf = entry.leaf
@@ -65,6 +76,8 @@ def refusal_of(
     body = _titled(status, found.code, found.en, found.zh) | {"detail": words, "leaf": leaf.index}
     if head is not None:
         body |= {"head": head.head.as_json(), "providerSignature": head.provider_signature}
+    if required is not None:
+        ours[x402.REQUIRED] = x402.encode(dict(required))
     return _response(status, body, ours)
 
 

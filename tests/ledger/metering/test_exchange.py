@@ -182,7 +182,7 @@ def test_only_the_consumer_opens_a_session_and_only_for_its_authorization(runnin
     headers = {"Authorization": f"Bearer {honest._token}"}
     answer = running.http.get(f"{running.url}/v1/authorizations/{world.id(other)}/head", headers=headers)
     assert answer.status_code == 401
-    assert running.http.get(f"{running.url}/v1/data/{running.version}").status_code == 401
+    assert running.http.get(f"{running.url}/v1/data/{running.version}").status_code == 402
 
 
 def session(running: Exchange, terms: AuthorizationTerms, **changes: Any) -> dict[str, Any]:

@@ -127,9 +127,15 @@ def test_other_routes_are_none_of_the_meter(running: Exchange, front: Any, reque
 
 def test_without_a_session_nothing_reaches_the_application(running: Exchange, front: Any) -> None:
     url, calls = front
-    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic eA=="}):
-        answer = running.http.get(f"{url}/lots/pudong", headers=headers)
+    for given in ("Bearer nonsense", "Basic eA=="):
+        answer = running.http.get(f"{url}/lots/pudong", headers={"Authorization": given})
         assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+    # Who brings nothing is told how to begin, in x402's terms.
+    answer = running.http.get(f"{url}/lots/pudong")
+    assert (answer.status_code, answer.headers["content-type"]) == (402, "application/problem+json")
+    required = json.loads(base64.b64decode(answer.headers["payment-required"]))
+    assert (required["x402Version"], required["accepts"][0]["scheme"]) == (2, "sluice-authorization")
+    assert required["accepts"][0]["extra"]["sessions"] == f"{running.url}/v1/sessions"
     assert calls == []
 
 
