@@ -257,8 +257,10 @@ def credit(app: App, authorization: str, leaf: int, reason: str) -> None:
     Example:  sluice --wallet provider.json gateway credit 0x… 1002 --reason "no data was delivered"
     """
     made = _gateway(app).credit(parse_hash(authorization, "authorization"), leaf, reason)
-    shown = {"leaf": made.leaf.index, "corrects": leaf, "cumCredits": str(made.leaf.cum_credits)}
-    app.show(shown, lambda: click.echo(f"✓ leaf {leaf} is credited by leaf {made.leaf.index}"))
+    by = None if made is None else made.leaf.index
+    how = "as soon as it costs something" if by is None else f"by leaf {by}"
+    shown = {"leaf": by, "corrects": leaf, "cumCredits": None if made is None else str(made.leaf.cum_credits)}
+    app.show(shown, lambda: click.echo(f"✓ leaf {leaf} is credited {how}"))
 
 
 @gateway.command()

@@ -25,6 +25,7 @@ REGION_NOT_ALLOWED, EVIDENCE_MISSING, BELOW_MINIMUM, LIMIT_REACHED = 22, 23, 24,
 
 BEIJING = timezone(timedelta(hours=8))
 NO_UNITS: Quad = (0, 0, 0, 0)
+TO_SETTLE = 3_600  # seconds that must be left of a ceiling: heads under it settle until its expiry, not after
 COUNT = "count"  # how many people a result is about, stated by the use
 
 
@@ -48,6 +49,7 @@ class Standing:
     parents_end: int | None = None  # seconds: when the first of those it derives from ends
     credentialed_until: int | None = None  # seconds, inclusive: when the first credential the policy asks for runs out
     signer_cap: int | None = None  # token units: what heads signed by the gateway's key may come to; None: a wallet's
+    signer_until: int | None = None  # seconds, inclusive: when that key expires
     agents_until: Mapping[str, int] = field(default_factory=dict)  # session key of the consumer → last second
 
 
@@ -59,7 +61,7 @@ class Request(msgspec.Struct, frozen=True):
     units: Quad
     region: str = ""
     evidence: frozenset[str] = frozenset()  # names of the digests it carries
-    stated: dict[str, int] = {}  # what it states beyond its meters
+    stated: dict[str, int] | None = None  # every count it states; None: nothing is delivered yet, so nothing is known
     agent: AgentGrant | None = None
 
 
@@ -113,13 +115,17 @@ def decide(
     price = due - card.due(before, position.credits) if request.agent or standing.policy.limits else 0
     if not terms.invoiced and due > standing.reserved:
         return Decision(RESERVATION_EXCEEDED)
-    if standing.signer_cap is not None and due > standing.signer_cap:
+    if standing.signer_cap is not None and (due > standing.signer_cap or now > (standing.signer_until or 0)):
         return Decision(SIGNER_CAP_EXCEEDED)
     if request.agent is not None and price > request.agent.per_use:
         return Decision(AGENT_CALL_CAP)
     if standing.policy.per_use is not None and _beyond(units, standing.policy.per_use):
         return Decision(CALL_CAP)
     counts: dict[Count, int] = {}
+    if request.stated is not None and any(
+        limit.counter != REVENUE and limit.counter not in request.stated for limit in standing.policy.limits
+    ):
+        return Decision(EVIDENCE_MISSING)  # what is limited has to be said
     for count, adds, most, over in _limits(standing, request, now, price):
         if counted.get(count, 0) + adds > most:
             return Decision(over)
@@ -169,7 +175,7 @@ def _outside(standing: Standing, request: Request, now: int) -> int | None:
     if not request.evidence.issuperset(policy.evidence):
         return EVIDENCE_MISSING
     # A use that says how many its result is about must be about enough; one that does not say it is no count.
-    if policy.minimum and request.stated.get(COUNT, policy.minimum) < policy.minimum:
+    if policy.minimum and (request.stated or {}).get(COUNT, policy.minimum) < policy.minimum:
         return BELOW_MINIMUM
     return None
 
@@ -189,7 +195,7 @@ def _limits(standing: Standing, request: Request, now: int, price: int) -> Itera
         yield Count("agent/spent", whose, day), price, agent.per_day, AGENT_DAY_CAP
         yield Count("agent/uses", whose, day), 1, agent.uses_per_day, AGENT_DAY_CAP
     for limit in policy.limits:
-        adds = price if limit.counter == REVENUE else request.stated.get(limit.counter, 0)
+        adds = price if limit.counter == REVENUE else (request.stated or {}).get(limit.counter, 0)
         subject, period = (id_, "") if limit.per == AUTHORIZATION else (standing.terms.provider, year)
         yield Count(limit.name, subject, period), adds, limit.most, LIMIT_REACHED
 
@@ -205,7 +211,7 @@ def _unpaid(position: Position, terms: AuthorizationTerms, after: Quad, due: int
     ceiling = position.ceiling
     return (
         ceiling is None
-        or now > ceiling.expiry
+        or now + TO_SETTLE > ceiling.expiry
         or due > ceiling.max_due
         or position.credits < ceiling.min_credits
         or _beyond(after, ceiling.max_units)

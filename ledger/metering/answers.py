@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,16 +76,15 @@ def uncompressed(scope: Scope) -> Scope:
 class Relay:
     """Passes an answer on as it comes, and holds its end back until `finish`: an end that comes was recorded."""
 
-    def __init__(self, send: Send, count_failures: bool, more: Callable[[], Iterable[Header]] = tuple) -> None:
-        self._send, self._more = send, more
-        self._count_failures = count_failures
+    def __init__(self, send: Send, count_failures: bool) -> None:
+        self._send, self._count_failures = send, count_failures
         self.status, self.headers = 0, tuple[Header, ...]()
         self.length, self.complete = 0, False
         self.digest = hashlib.sha256()
 
     @property
     def counts(self) -> bool:
-        return self.status < 400 or self._count_failures
+        return 0 < self.status < 400 or (self.status >= 400 and self._count_failures)
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":

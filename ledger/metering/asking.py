@@ -52,8 +52,9 @@ def asked_of(
     if body:
         asked["bodySha256"] = "0x" + sha256(body).hex()
     refuse_personal(asked, "request")
-    if "%" in query or "+" in query:
-        refuse_personal(dict(parse_qsl(query, keep_blank_values=True)), "query")  # what the escapes stand for
+    if query:
+        for name, value in parse_qsl(query, keep_blank_values=True):  # what the escapes stand for
+            refuse_personal({name: value}, "query")
     return asked
 
 

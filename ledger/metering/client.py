@@ -9,6 +9,7 @@ What does not hold is disputed by its index; a credit leaf settles that.
 
 import asyncio
 import base64
+import math
 import secrets
 import threading
 import time
@@ -73,6 +74,7 @@ class Use:
     body: bytes
     media_type: str
     entry: Entry
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class _Client:
         provider_keys: Collection[Address] = (),
         accept: Accept | None = None,
         sign_when_asked: bool = False,
+        count_failures: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Args:
@@ -113,6 +116,7 @@ class _Client:
         usage: the database of this consumer's copy (`open_usage`).
         provider_keys: session keys of the provider, as the chain has them, whose receipts count as its own.
         accept: judges leaves that were not asked for here; without it every such use is disputed.
+        count_failures: it was agreed that failed answers (400 and more) count, too.
         sign_when_asked: sign the head when the gateway asks for it, or refuses because too much waits for it.
         """
         self._gateway, self._terms, self._domain = gateway.rstrip("/"), terms, domain
@@ -120,6 +124,7 @@ class _Client:
         self._meters = tuple(parse_counter(meter) for meter in meters)
         self._signer, self._card, self._grant, self._accept = signer, card, grant, accept
         self._sign_when_asked, self._clock = sign_when_asked, clock
+        self._count_failures = count_failures
         self.authorization_id = terms.digest(domain)
         self._signers = {terms.provider, *provider_keys}
         self._copy = Copy(usage, self.authorization_id, clock)
@@ -196,7 +201,9 @@ class _Client:
         for attempt in range(1, TRIES + 1):
             try:
                 response = yield from self._send(asked["method"], url, headers, pending["body"])
-                break
+                if response.status_code != 409 or attempt == TRIES or _code(response) != "under_way":
+                    break
+                yield 1.0  # it was begun before its answer was lost, and goes on
             except GatewayDown:
                 if attempt == TRIES:
                     raise
@@ -206,8 +213,6 @@ class _Client:
         if receipt is None and response.status_code < 400:
             receipt = yield from self._fetch_receipt(use_id)  # of a stream
         if receipt is None:
-            if response.status_code in (404, 410, 422):
-                self._copy.drop(use_id)  # it was not counted, and never will be
             raise _problem(response)
         entry = None
         try:
@@ -227,25 +232,25 @@ class _Client:
             self._note(receipt, disputed, entry)
             raise disputed from problem
         if response.status_code >= 400 and entry.leaf.kind == Kind.REFUSAL:
-            detail = str(load_json(response.content, "response").get("detail", "use refused"))
+            detail = _problem(response).message
             reason = str((entry.payload or {}).get("reason", ""))
             raise UseRefused(detail, reason=reason, leaf=entry.leaf.index, authorization=self.authorization_id)
         if self._sign_when_asked and "sluice-sign" in response.headers:
             yield from self._sign_head()
-        return Use(response.content, response.headers.get("content-type", ""), entry)
+        return Use(response.content, response.headers.get("content-type", ""), entry, response.status_code)
 
     def _fetch_receipt(self, use_id: str) -> Steps[str | None]:
         response = yield from self._send("GET", f"{self._gateway}/v1/uses/{use_id}", {}, None)
         return base64.urlsafe_b64encode(response.content).decode() if response.status_code == 200 else None
 
     def _note(self, receipt: str, problem: Disputed, entry: Entry | None) -> None:
-        """Keeps evidence; and the leaf, if the provider stands by it: it is in the tree, right or wrong."""
-        index = None
+        """Keeps evidence; with the leaf, if the provider stands by it: it is in the tree, right or wrong."""
         if entry is not None and entry.leaf.authorization_id == self.authorization_id and self._receipted(entry):
-            index = entry.leaf.index
             with suppress(Disputed):
-                self._copy.keep(entry)
-        self._copy.dispute(receipt, problem, index)
+                self._copy.keep(entry, dispute=(receipt, problem))
+            self._copy.dispute(receipt, problem, entry.leaf.index)
+        else:
+            self._copy.dispute(receipt, problem, None)
 
     def _receipted(self, entry: Entry) -> bool:
         """The provider, or a key that signs for it, stands by this leaf."""
@@ -284,6 +289,7 @@ class _Client:
         got = "0x" + sha256(response.content).hex()
         must(payload.get("responseSha256") == got, "is counted, and its data was not delivered")
         must(payload.get("status") == response.status_code, "speaks of another answer")
+        must(response.status_code < 400 or self._count_failures, "counts an answer that failed")
         self._check_units(leaf, payload, response)
 
     def _check_units(self, leaf: UsageLeaf, payload: Mapping[str, Any], response: httpx.Response) -> None:
@@ -293,13 +299,19 @@ class _Client:
         not move every meter.
         """
         stated = payload.get("stated", {})
+        if not isinstance(stated, dict):
+            raise Disputed(f"leaf {leaf.index}: what it states has no form", leaf=leaf.index)
         for n, meter in enumerate(self._meters):
             if leaf.units[n] == 0:
                 continue
             if meter.of_response:
                 mine = count([meter], Delivered(response.content, response.headers.get("content-type", "")))[0]
+            elif meter.word in stated:
+                mine = parse_uint(stated[meter.word], meter.word, 64)
             else:
-                mine = parse_uint(stated.get(meter.word, 0), meter.word, 64) if meter.word in stated else leaf.units[n]
+                # Seconds that nobody stated: no more than it took here. Any other word must be stated.
+                took = math.ceil(_elapsed(response)) + 1 if meter.word == "seconds" else 0
+                mine = min(leaf.units[n], took)
             if leaf.units[n] != mine:
                 words = f"leaf {leaf.index}: counts {leaf.units[n]} {meter.word}, received were {mine}"
                 raise Disputed(words, leaf=leaf.index, authorization=self.authorization_id)
@@ -324,7 +336,7 @@ class _Client:
                 yield from self._tell(index, dispute["reason"])
         answer = yield from self._ok("GET", self._log("head"))
         head, signature = UsageHead.from_json(answer["head"]), str(answer["providerSignature"])
-        if head.authorization_id != self.authorization_id or not self._by_provider(head, signature):
+        if head.authorization_id != self.authorization_id or head.size >> 62 or not self._by_provider(head, signature):
             raise Disputed(f"the head of {head.size} leaves is not signed by the provider")
         yield from self._recover(head.size)
         self._copy.check(head, self._card)
@@ -346,8 +358,18 @@ class _Client:
             for entry in page:
                 mine = pending.get(entry.leaf.use_id_hash)
                 if mine is not None:
-                    with suppress(UseRefused):
+                    try:
                         yield from self._ask(mine)
+                    except UseRefused:
+                        pass
+                    except GatewayDown:
+                        raise
+                    except GatewayProblem as problem:
+                        # It stands in the log, and nothing is delivered for it.
+                        told = Disputed(f"leaf {entry.leaf.index}: {problem.message}", leaf=entry.leaf.index)
+                        self._committed(entry)
+                        self._copy.keep(entry, mine["use_id"], dispute=(f"leaf {entry.leaf.index}", told))
+                        raise told from problem
                 elif not self._copy.holds(entry.leaf):
                     self._judge(entry)
             first = self._copy.gap(size)
@@ -360,12 +382,12 @@ class _Client:
         if leaf.authorization_id != self.authorization_id or (entry.signature and not self._receipted(entry)):
             raise Disputed(f"leaf {leaf.index}: its receipt is not signed by the provider", leaf=leaf.index)
         self._committed(entry)
-        right = leaf.units == NO_UNITS or (self._accept is not None and self._accept(entry))
-        self._copy.keep(entry)
-        if not right:
-            words = f"leaf {leaf.index}: there is no receipt for it: it was not asked for here"
-            self._copy.dispute_leaf(leaf.index, words)
-            raise Disputed(words, leaf=leaf.index)
+        if leaf.units == NO_UNITS or (self._accept is not None and self._accept(entry)):
+            self._copy.keep(entry)
+            return
+        problem = Disputed(f"leaf {leaf.index}: there is no receipt for it: it was not asked for here", leaf=leaf.index)
+        self._copy.keep(entry, dispute=(f"leaf {leaf.index}", problem))
+        raise problem
 
     def _dispute(self, index: int, reason: str) -> Steps[str]:
         self._copy.dispute_leaf(index, reason)
@@ -492,6 +514,10 @@ class Consumer(_Client):
         """Tells the provider that a leaf is not what happened; its answer: OPEN, CREDITED or REJECTED."""
         return self._run(self._dispute(index, reason))
 
+    def withdraw(self, index: int) -> None:
+        """A leaf is not disputed any more: the next head may be signed with it."""
+        self._copy.withdraw(index)
+
     def pay_ahead(self, max_due: int, seconds: int, max_units: Quad | None = None) -> UsageCeiling:
         """Signs a ceiling: uses up to so many token units need no head first, for so many seconds."""
         return self._run(self._pay_ahead(max_due, seconds, max_units))
@@ -580,6 +606,20 @@ def _advance(
         return (steps.throw(problem) if problem else steps.send(answer)), None, False  # type: ignore[arg-type]
     except StopIteration as done:
         return None, done.value, True
+
+
+def _elapsed(response: httpx.Response) -> float:
+    try:
+        return response.elapsed.total_seconds()
+    except RuntimeError:  # it did not come over a transport
+        return 0.0
+
+
+def _code(response: httpx.Response) -> str:
+    try:
+        return str(load_json(response.content, "response")["code"])
+    except (InputInvalid, KeyError, TypeError):
+        return ""
 
 
 def _down(gateway: str, problem: httpx.HTTPError) -> GatewayDown:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.core.database import writing
@@ -22,7 +22,6 @@ from ledger.metering import heads, schema
 from ledger.metering.log import (
     NO_UNITS,
     Entry,
-    Grown,
     SignedHead,
     UsageLog,
     first_gap,
@@ -55,22 +54,17 @@ class Copy:
 
     def asked(self, use_id_hashes: Iterable[Hash32]) -> list[dict[str, Any]]:
         """Requests without a receipt among these use ids."""
-        wanted, table = set(use_id_hashes), schema.requests
-        with self._usage.connect() as connection:
-            rows = connection.execute(select(table).where(table.c.authorization == self.authorization_id)).mappings()
-            return [dict(row) for row in rows if row["use_id_hash"] in wanted]
-
-    def drop(self, use_id: str) -> None:
-        """Forgets a request that was answered, and is not in the log."""
         table = schema.requests
-        mine = (table.c.authorization == self.authorization_id) & (table.c.use_id == use_id)
-        with writing(self._usage) as connection:
-            connection.execute(delete(table).where(mine))
+        query = select(table).where(
+            table.c.authorization == self.authorization_id, table.c.use_id_hash.in_(list(use_id_hashes))
+        )
+        with self._usage.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
 
     # -------------------------------------------------------------------------------------------- entries
 
-    def keep(self, entry: Entry, use_id: str | None = None) -> None:
-        """Keeps a receipt; its request is answered.
+    def keep(self, entry: Entry, use_id: str | None = None, dispute: tuple[str, "Disputed"] | None = None) -> None:
+        """Keeps a receipt; its request is answered. With it, in one transaction, why it is disputed if it is.
 
         Raises:
             Disputed: the provider signed another leaf at this index, or this use at another index.
@@ -92,6 +86,8 @@ class Copy:
                 if twice is not None:
                     raise Disputed(f"leaf {leaf.index}: this use is leaf {twice} already", leaf=leaf.index)
                 insert_entry(connection, entry)
+            if dispute is not None:
+                self._note(connection, *dispute, leaf.index)
             if use_id is not None:
                 mine = (table.c.authorization == self.authorization_id) & (table.c.use_id == use_id)
                 connection.execute(delete(table).where(mine))
@@ -120,6 +116,10 @@ class Copy:
 
     def dispute(self, receipt: str, problem: Disputed, index: int | None) -> None:
         """Keeps evidence."""
+        with writing(self._usage) as connection:
+            self._note(connection, receipt, problem, index)
+
+    def _note(self, connection: Connection, receipt: str, problem: Disputed, index: int | None) -> None:
         row = {
             "authorization": self.authorization_id,
             "receipt_hash": hash_of(sha256(receipt.encode())),
@@ -128,8 +128,14 @@ class Copy:
             "receipt": receipt,
             "raised_at": int(self._clock()),
         }
+        connection.execute(_insert(self._usage, schema.disputes, row))
+
+    def withdraw(self, index: int) -> None:
+        """A leaf is not disputed any more."""
+        table = schema.disputes
+        mine = (table.c.authorization == self.authorization_id) & (table.c.index == index)
         with writing(self._usage) as connection:
-            connection.execute(_insert(self._usage, schema.disputes, row))
+            connection.execute(delete(table).where(mine))
 
     def dispute_leaf(self, index: int, reason: str) -> None:
         """Disputes a leaf that is there, or that is known by its index only."""
@@ -161,33 +167,45 @@ class Copy:
         """Checks every leaf up to this head that was not checked before, and the head itself.
 
         Args:
-            card: what a disputed leaf was worth, and so what its credit must be, follows from it.
+            card: what the head would come to without the leaves that are disputed follows from it.
 
         Raises:
-            Disputed: the head is not exactly what the kept receipts add up to; what was checked before stands.
+            Disputed: the head is not exactly what the kept receipts add up to, or it charges for a leaf that is
+                disputed. What was checked before stands.
         """
         with writing(self._usage) as connection:
             log = UsageLog(self._usage, self.authorization_id)
             log.hold(connection)
-            disputed = {n: row for n, row in self.disputed().items() if row["answer"] != "CREDITED"}
             if head.size < len(log):
                 # A head of before: it must be the one that follows from the tree as it was.
                 self._same(log.head(head.size), head)
-                return
-            checker = _Checker(log.last, {n for n in disputed if n < head.size}, card)
-            grown: Grown | None = None
-            while len(log) < head.size:
-                entries = read_entries(connection, self.authorization_id, len(log), min(PAGE, head.size - len(log)))
-                checker.check(entries, len(log))
-                # The prefix is kept only if the whole head holds: until then nothing is committed.
-                grown = log.adopt(connection, [entry.leaf for entry in entries])
-                log.take(grown)
-            checker.done()
-            if log.last is None:
-                raise Disputed("the head has no leaves")
-            self._same(head_after(log.last, log.root()), head)
-        for index in checker.credited:
-            self.answer(index, "CREDITED")
+            else:
+                checker = _Checker(log.last)
+                while len(log) < head.size:
+                    entries = read_entries(connection, self.authorization_id, len(log), min(PAGE, head.size - len(log)))
+                    checker.check(entries, len(log))
+                    # What is adopted is kept only if the whole head holds: until then nothing is committed.
+                    log.take(log.adopt(connection, [entry.leaf for entry in entries]))
+                if log.last is None:
+                    raise Disputed("the head has no leaves")
+                self._same(head_after(log.last, log.root()), head)
+            self._without_disputed(connection, head, card)
+
+    def _without_disputed(self, connection: Connection, head: UsageHead, card: RateCard | None) -> None:
+        """A head comes to no more than it would without the leaves that are disputed: however they are credited."""
+        disputed = sorted(index for index in self.disputed() if index < head.size)
+        if not disputed:
+            return
+        if card is None:
+            raise Disputed(f"leaf {disputed[0]} is disputed, and without the rate card no credit can be judged")
+        units = list(head.units)
+        for index in disputed:
+            leaf = read_entries(connection, self.authorization_id, index, 1)[0].leaf
+            units = [n - mine for n, mine in zip(units, leaf.units, strict=True)]
+        a, b, c, d = units
+        if card.due(head.units, head.credits) > card.price((a, b, c, d)):
+            words = f"leaf {disputed[0]}: it is disputed, and no credit answers it"
+            raise Disputed(words, leaf=disputed[0])
 
     def _same(self, expected: UsageHead, head: UsageHead) -> None:
         if expected != head:
@@ -203,52 +221,31 @@ class Copy:
 
 
 class _Checker:
-    """Leaves in their order: indices without a gap, totals that add up, times that do not run backwards, and a credit
-    for every leaf that is disputed."""
+    """Leaves in their order: indices without a gap, totals that add up, times that do not run backwards."""
 
-    def __init__(self, last: UsageLeaf | None, disputed: set[int], card: RateCard | None) -> None:
+    def __init__(self, last: UsageLeaf | None) -> None:
         self._total = last.cum_units if last else NO_UNITS
         self._credits = last.cum_credits if last else 0
         self._served = last.served_at if last else 0
-        self._disputed, self._card = disputed, card
-        self._worth: dict[int, int] = {}
-        self.credited: set[int] = set()
 
     def check(self, entries: list[Entry], first: int) -> None:
+        if not entries:
+            raise Disputed(f"leaf {first}: there is no receipt for it", leaf=first)
         for expected, entry in enumerate(entries, first):
             leaf = entry.leaf
             if leaf.index != expected:
                 raise Disputed(f"leaf {expected}: there is no receipt for it", leaf=expected)
             self._leaf(leaf)
-            if leaf.index in self._disputed and self._card is not None:
-                self._worth[leaf.index] = self._card.worth(leaf.units, leaf.cum_units)
-            if leaf.kind == Kind.CREDIT:
-                self._credit(entry)
             self._total, self._credits, self._served = leaf.cum_units, leaf.cum_credits, leaf.served_at
-        if not entries:
-            raise Disputed(f"leaf {first}: there is no receipt for it", leaf=first)
-
-    def done(self) -> None:
-        """Raises Disputed if a leaf that is disputed was not credited."""
-        open_ = sorted(self._disputed - self.credited)
-        if open_:
-            raise Disputed(f"leaf {open_[0]}: it is disputed, and no credit answers it", leaf=open_[0])
 
     def _leaf(self, leaf: UsageLeaf) -> None:
         total = tuple(a + b for a, b in zip(self._total, leaf.units, strict=True))
-        credit_holds = (
-            leaf.cum_credits >= self._credits if leaf.kind == Kind.CREDIT else leaf.cum_credits == self._credits
-        )
+        credited = leaf.kind == Kind.CREDIT
+        credit_holds = leaf.cum_credits >= self._credits if credited else leaf.cum_credits == self._credits
         if leaf.cum_units != total or not credit_holds or leaf.served_at < self._served:
             raise Disputed(f"leaf {leaf.index}: its totals do not follow from the leaf before", leaf=leaf.index)
         if leaf.kind in (Kind.REFUSAL, Kind.CREDIT, Kind.NOTE) and leaf.units != NO_UNITS:
             raise Disputed(f"leaf {leaf.index}: a {Kind(leaf.kind).name} counts nothing", leaf=leaf.index)
-
-    def _credit(self, entry: Entry) -> None:
-        leaf, corrects = entry.leaf, (entry.payload or {}).get("corrects")
-        given = leaf.cum_credits - self._credits
-        if corrects in self._disputed and given >= self._worth.get(corrects, 0):
-            self.credited.add(corrects)
 
 
 def _insert(engine: Engine, table: Any, row: Mapping[str, Any]) -> Any:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.core.checkpoint import checkpoint
 from ledger.core.database import writing
@@ -19,11 +20,12 @@ from ledger.core.ids import ZERO_ADDRESS, Address, Hash32, hash_of
 from ledger.core.merkle import Nodes
 from ledger.core.parse import parse_uint
 from ledger.core.signing import Signer, recover
-from ledger.core.terms import UsageCeiling, UsageHead
+from ledger.core.terms import AGENT_CAPPED, UsageCeiling, UsageHead
 from ledger.core.tiles import WIDTH, bundle
-from ledger.core.typed_data import Domain, Message
+from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import SALT_BYTES, Kind, payload_hash, use_id_hash
 from ledger.metering import heads, schema, x402
+from ledger.metering.admission import TO_SETTLE
 from ledger.metering.counting import Counter
 from ledger.metering.duty import HeadDuty
 from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, read_tile, receipt_of
@@ -62,7 +64,8 @@ class Gateway:
         policies: by digest, as terms pin them.
         origin: the URL consumers see.
         sign_after: seconds that uses may wait for the consumer's signature before it is asked for.
-        credit_up_to: disputes worth no more than this, in token units, are credited without asking anybody.
+        credit_up_to: disputes are credited without asking anybody until all credits of an authorization come to this,
+            in token units.
         """
         self._mirror, self._usage, self._signer, self._domains = mirror, usage, signer, domains
         self._provider, self._credit_up_to, self._clock = provider, credit_up_to, clock
@@ -112,6 +115,7 @@ class Gateway:
         be dated after the end.
         """
         row = self.row(authorization_id)
+        self._give_back(authorization_id, {"reason": "what credited leaves cost has grown"})
         with self._usage.connect() as connection:
             signed = heads.latest_signed(connection, authorization_id)
         log = self.log(authorization_id)
@@ -156,24 +160,32 @@ class Gateway:
         if ceiling.authorization_id != authorization_id:
             raise InputInvalid("the ceiling is not of this authorization", field="ceiling")
         now = int(self._clock())
-        if ceiling.expiry <= now:
-            raise InputInvalid("the ceiling has expired", field="expiry")
+        if ceiling.expiry <= now + TO_SETTLE:
+            raise InputInvalid(
+                f"a ceiling must hold for more than {TO_SETTLE} seconds: heads settle under it", field="expiry"
+            )
         signature = str(body["signature"])
         self._signed_for_consumer(ceiling, self.row(authorization_id), signature)
         self.recorder.take_ceiling(ceiling, signature, now)
         return ceiling
 
-    def _signed_for_consumer(self, message: Message, row: Row, signature: str) -> None:
-        """Raises VerificationFailed unless the contract would take it as the consumer's word."""
+    def _signed_for_consumer(self, message: UsageHead | UsageCeiling, row: Row, signature: str) -> None:
+        """Raises VerificationFailed unless the contract would take it as the consumer's word, cap and all."""
         signer = recover(message.digest(self._domains[row["ledger"]]), signature)
         if signer == row["consumer"]:
             return
+        terms = queries.terms_of(row)
         with self._mirror.connect() as connection:
-            keys = session_keys(connection, row["consumer"])
-        agent = queries.terms_of(row).metering_agent
-        counts = isinstance(message, UsageHead) and agent != ZERO_ADDRESS and signer == agent
-        if not counts and keys.get(signer, 0) < self._clock():
-            raise VerificationFailed(f"this is not signed by {row['consumer']} or a key that may sign for it")
+            key = session_keys(connection, row["consumer"]).get(signer)
+            card = queries.rate_card(connection, terms.rate_card)
+        if isinstance(message, UsageHead):
+            due = card.due(message.units, message.credits)
+            if signer == terms.metering_agent and signer != ZERO_ADDRESS and not terms.flags & AGENT_CAPPED:
+                return
+        else:
+            due = message.max_due
+        if key is None or key.expiry < self._clock() or due > key.max_due:
+            raise VerificationFailed(f"this is not signed by {row['consumer']} or a key that may sign so much for it")
 
     def payment_required(self, authorization_id: Hash32, url: str) -> tuple[SignedHead, dict[str, Any]]:
         """The head that waits for a signature, and the same in x402's terms."""
@@ -239,12 +251,18 @@ class Gateway:
             raise NotFound(f"the log has no {width} leaves there")
         return bundle([entry.leaf.encode() for entry in found])
 
-    def proof(self, authorization_id: Hash32, first: int, size: int, *, inclusion: bool) -> dict[str, Any]:
-        """RFC 9162: that leaf `first` is in the tree of `size`, or that the tree of `first` leaves begins it."""
+    def inclusion(self, authorization_id: Hash32, index: int, size: int) -> dict[str, Any]:
+        """RFC 9162: that a leaf is in the tree of `size` leaves. Raises NotFound if it is not."""
+        return self._proof(authorization_id, size, lambda tree: tree.inclusion(index, size))
+
+    def consistency(self, authorization_id: Hash32, first: int, second: int) -> dict[str, Any]:
+        """RFC 9162: that the tree of `first` leaves begins the one of `second`. Raises NotFound if it does not."""
+        return self._proof(authorization_id, second, lambda tree: tree.consistency(first, second))
+
+    def _proof(self, authorization_id: Hash32, size: int, make: Callable[[Nodes], list[bytes]]) -> dict[str, Any]:
         tree: Nodes = self.log(authorization_id).tree
         try:
-            path = tree.inclusion(first, size) if inclusion else tree.consistency(first, size)
-            root = tree.root(size)
+            path, root = make(tree), tree.root(size)
         except ValueError as problem:
             raise NotFound(str(problem)) from None
         return {"size": size, "root": hash_of(root), "proof": [hash_of(node) for node in path]}
@@ -252,40 +270,39 @@ class Gateway:
     # ------------------------------------------------------------------------------------------ disputes
 
     def dispute(self, authorization_id: Hash32, body: Any) -> dict[str, Any]:
-        """The consumer says that a leaf is not what happened: kept, and credited at once if it is worth little."""
-        if not isinstance(body, dict) or set(body) - {"receipt"} != {"index", "reason"}:
-            raise InputInvalid("send the members index, reason and, if there is one, receipt")
-        index, reason = parse_uint(body["index"], "index", 62), str(body["reason"])[:500]
+        """The consumer says that a leaf is not what happened: kept, and credited at once if all that was credited so
+        comes to little."""
+        if not isinstance(body, dict) or set(body) != {"index", "reason"}:
+            raise InputInvalid("send the members index and reason")
+        index, reason = parse_uint(body["index"], "index", 62), str(body["reason"])
+        if len(reason) > 500 or not reason.isprintable():
+            raise InputInvalid("a reason is one line of at most 500 characters", field="reason")
         refuse_personal(reason, "reason")
         row = self.row(authorization_id)
-        entry = self._entry_at(authorization_id, index)
+        if self._entry_at(authorization_id, index).leaf.kind != Kind.USE:
+            raise Conflict(f"leaf {index} counts nothing that could be disputed", leaf=index)
         table = schema.disputes
         claim = {
             "authorization": authorization_id,
             "receipt_hash": hash_of(sha256(canonical_json({"index": index}))),  # one dispute a leaf
             "index": index,
             "reason": reason,
-            "receipt": canonical_json(body.get("receipt")).decode(),
+            "receipt": "",
             "raised_at": int(self._clock()),
         }
-        mine = (table.c.authorization == authorization_id) & table.c.answer.is_(None)
+        mine = table.c.authorization == authorization_id
+        insertion = postgresql.insert if self._usage.dialect.name == "postgresql" else sqlite.insert
         with writing(self._usage) as connection:
-            known = connection.execute(
-                select(table.c.answer).where(
-                    table.c.authorization == authorization_id, table.c.receipt_hash == claim["receipt_hash"]
-                )
-            ).first()
-            if known is None:
-                if (
-                    connection.execute(select(func.count()).select_from(table).where(mine)).scalar_one()
-                    >= OPEN_DISPUTES
-                ):
-                    raise Refused(f"{OPEN_DISPUTES} disputes wait for an answer already")
-                connection.execute(insert(table).values(**claim))
-        answer = known.answer if known is not None else None
-        if answer is None and entry.leaf.kind == Kind.USE and 0 < self._worth(row, entry) <= self._credit_up_to:
-            self.credit(authorization_id, index, "credited without asking: the dispute is worth little")
-            answer = "CREDITED"
+            open_ = select(func.count()).select_from(table).where(mine, table.c.answer.is_(None))
+            if connection.execute(open_).scalar_one() >= OPEN_DISPUTES:
+                raise Refused(f"{OPEN_DISPUTES} disputes wait for an answer already")
+            connection.execute(insertion(table).values(**claim).on_conflict_do_nothing())
+            answer = connection.execute(select(table.c.answer).where(mine, table.c.index == index)).scalar()
+        if answer is None and self._credit_up_to:
+            log = self.log(authorization_id)
+            if log.credits + self._owed(row, log, index) <= self._credit_up_to:
+                self.credit(authorization_id, index, "credited without asking: it comes to little")
+                answer = "CREDITED"
         return {"index": index, "answer": answer or "OPEN"}
 
     def disputes(self, authorization_id: Hash32 | None = None) -> list[dict[str, Any]]:
@@ -297,57 +314,88 @@ class Gateway:
         with self._usage.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def credit(self, authorization_id: Hash32, index: int, reason: str) -> Entry:
-        """Gives back what a leaf counted, by a credit leaf: nothing is rewritten.
+    def credit(self, authorization_id: Hash32, index: int, reason: str) -> Entry | None:
+        """Gives back what a leaf counted, by a credit leaf: nothing is rewritten. None: it costs nothing so far.
 
-        Raises:
-            Conflict: the leaf is credited already, or counted nothing.
+        What a leaf costs depends on what is used later (free units, tiers): before every head the difference is
+        credited, so that the head comes to what it would without the leaves that are credited.
         """
         refuse_personal(reason, "reason")
-        row = self.row(authorization_id)
-        corrected = self._entry_at(authorization_id, index)
-        worth = self._worth(row, corrected)
-        if corrected.leaf.kind != Kind.USE or worth == 0:
+        if self._entry_at(authorization_id, index).leaf.kind != Kind.USE:
             raise Conflict(f"leaf {index} counted nothing that could be given back", leaf=index)
-        written = canonical_json({"corrects": index, "credit": str(worth), "reason": reason})
-        id_ = use_id_hash(f"credit of leaf {index} of {authorization_id}")  # a leaf is credited once
-        domain = self._domains[row["ledger"]]
+        self._answer(authorization_id, index, "CREDITED", reason)
+        return self._give_back(authorization_id, {"corrects": index, "reason": reason})
+
+    def _give_back(self, authorization_id: Hash32, why: dict[str, Any]) -> Entry | None:
+        """A credit leaf of what is owed for credited leaves and not given yet; None: nothing is."""
+        row = self.row(authorization_id)
+        domain, now = self._domains[row["ledger"]], int(self._clock())
 
         def make(log: UsageLog) -> Entry | None:
-            if log.find(id_) is not None:
+            owed, last = self._owed(row, log), log.last
+            if owed <= 0 or last is None:
                 return None
-            salt = secrets.token_bytes(SALT_BYTES)
+            salt, written = secrets.token_bytes(SALT_BYTES), canonical_json(why | {"credit": str(owed)})
             leaf = log.next_leaf(
-                use_id_hash=id_,
+                use_id_hash=use_id_hash(secrets.token_hex(32)),
                 units=NO_UNITS,
                 kind=Kind.CREDIT,
-                purpose=corrected.leaf.purpose,
-                modality=corrected.leaf.modality,
-                version=corrected.leaf.version,
+                purpose=last.purpose,
+                modality=last.modality,
+                version=last.version,
                 payload_hash=payload_hash(salt, written),
-                event_time=int(self._clock()),
-                now=int(self._clock()),
-                credit=worth,
+                event_time=now,
+                now=now,
+                credit=owed,
             )
             return Entry(leaf, hash_of(sha256(written)), salt, written, self._signer.sign(receipt_of(leaf), domain))
 
-        made = self.recorder.write(authorization_id, make)
-        self._answer(authorization_id, index, "CREDITED")
-        if made is None:
-            raise Conflict(f"leaf {index} is credited already", leaf=index)
-        return made
+        return self.recorder.write(authorization_id, make)
+
+    def _owed(self, row: Row, log: UsageLog, besides: int | None = None) -> int:
+        """What credited leaves (and leaf `besides`) cost as of now, less what was credited: token units."""
+        table = schema.disputes
+        query = select(table.c.index).where(
+            table.c.authorization == log.authorization_id, table.c.answer == "CREDITED", table.c.index.is_not(None)
+        )
+        with self._usage.connect() as connection:
+            indices = set(connection.execute(query).scalars())
+        if besides is not None:
+            indices.add(besides)
+        if not indices:
+            return 0
+        leaves = [self._entry_at(log.authorization_id, index).leaf for index in sorted(indices)]
+        a, b, c, d = (n - sum(leaf.units[m] for leaf in leaves) for m, n in enumerate(log.units))
+        with self._mirror.connect() as connection:
+            card = queries.rate_card(connection, queries.terms_of(row).rate_card)
+        return card.price(log.units) - card.price((a, b, c, d)) - log.credits
 
     def reject(self, authorization_id: Hash32, index: int) -> None:
-        """The leaf stands as it is. Raises NotFound if nobody disputed it."""
-        self._answer(authorization_id, index, "REJECTED", must=True)
-
-    def _answer(self, authorization_id: Hash32, index: int, answer: str, *, must: bool = False) -> None:
+        """The leaf stands as it is. Raises Conflict if nobody disputes it, or it is credited."""
         table = schema.disputes
-        mine = (table.c.authorization == authorization_id) & (table.c.index == index)
+        mine = (table.c.authorization == authorization_id) & (table.c.index == index) & table.c.answer.is_(None)
         with writing(self._usage) as connection:
-            found = connection.execute(update(table).where(mine).values(answer=answer)).rowcount
-        if must and not found:
-            raise NotFound(f"leaf {index} of {authorization_id} is not disputed")
+            if not connection.execute(update(table).where(mine).values(answer="REJECTED")).rowcount:
+                raise Conflict(f"nobody disputes leaf {index} of {authorization_id}, or it is answered", leaf=index)
+
+    def _answer(self, authorization_id: Hash32, index: int, answer: str, reason: str) -> None:
+        """A provider may credit what nobody disputed."""
+        table = schema.disputes
+        claim = {
+            "authorization": authorization_id,
+            "receipt_hash": hash_of(sha256(canonical_json({"index": index}))),
+            "index": index,
+            "reason": reason,
+            "receipt": "",
+            "raised_at": int(self._clock()),
+            "answer": answer,
+        }
+        insertion = postgresql.insert if self._usage.dialect.name == "postgresql" else sqlite.insert
+        keys = [table.c.authorization, table.c.receipt_hash]
+        with writing(self._usage) as connection:
+            connection.execute(
+                insertion(table).values(**claim).on_conflict_do_update(index_elements=keys, set_={"answer": answer})
+            )
 
     def _entry_at(self, authorization_id: Hash32, index: int) -> Entry:
         with self._usage.connect() as connection:
@@ -355,11 +403,6 @@ class Gateway:
         if not found or found[0].leaf.index != index:
             raise NotFound(f"the log has no leaf {index}")
         return found[0]
-
-    def _worth(self, row: Row, entry: Entry) -> int:
-        with self._mirror.connect() as connection:
-            card = queries.rate_card(connection, queries.terms_of(row).rate_card)
-        return card.worth(entry.leaf.units, entry.leaf.cum_units)
 
 
 def policies_by_digest(documents: Sequence[bytes], read: Callable[[bytes], Policy]) -> dict[Hash32, Policy]:

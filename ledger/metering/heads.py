@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.core.database import writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
@@ -30,19 +31,19 @@ def put(connection: Connection, signed: SignedHead) -> None:
     """
     head = signed.head
     where = (table.c.authorization == head.authorization_id) & (table.c.size == head.size)
-    known = connection.execute(select(table).where(where)).mappings().first()
-    if known is None:
-        row = {
-            "authorization": head.authorization_id,
-            "size": head.size,
-            "head": head.as_json(),
-            "provider_signature": signed.provider_signature,
-            "consumer_signature": signed.consumer_signature,
-        }
-        connection.execute(insert(table).values(**row))
-    elif known["head"] != head.as_json():
+    row = {
+        "authorization": head.authorization_id,
+        "size": head.size,
+        "head": head.as_json(),
+        "provider_signature": signed.provider_signature,
+        "consumer_signature": signed.consumer_signature,
+    }
+    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insertion(table).values(**row).on_conflict_do_nothing())  # another process may have made it, too
+    known = connection.execute(select(table).where(where)).mappings().one()
+    if known["head"] != head.as_json():
         raise Conflict(f"another head of {head.size} leaves is stored", size=head.size)
-    elif signed.consumer_signature and not known["consumer_signature"]:
+    if signed.consumer_signature and not known["consumer_signature"]:
         connection.execute(update(table).where(where).values(consumer_signature=signed.consumer_signature))
 
 

@@ -126,12 +126,16 @@ class UsageLog:
             raise VerificationFailed(f"the usage log of {authorization_id} has a gap", authorization=authorization_id)
 
     def _set(self, connection: Connection, row: Any) -> None:
-        self._range = CompactRange(row.size, _split(row.nodes)) if row is not None else CompactRange()
-        self.last: UsageLeaf | None = _leaf(connection, self.authorization_id, len(self) - 1) if len(self) else None
+        size = row.size if row is not None else 0
+        # All that is read is read before anything is kept: an error in between leaves the view as it was.
+        last = _leaf(connection, self.authorization_id, size - 1) if size else None
+        self._range = CompactRange(size, _split(row.nodes)) if row is not None else CompactRange()
+        self.last: UsageLeaf | None = last
         self._agreed(row)
 
     def _agreed(self, row: Any) -> None:
         signed, ceiling = (row.acknowledged, row.ceiling) if row is not None else (None, None)
+        self.under_way: int = row.under_way if row is not None else 0
         self.acknowledged: Quad = struct.unpack(">4Q", signed) if signed is not None else NO_UNITS
         self.ceiling = UsageCeiling.from_json(ceiling["ceiling"]) if ceiling is not None else None
 
@@ -285,6 +289,32 @@ class UsageLog:
         connection.execute(update(table).where(table.c.authorization == self.authorization_id).values(**values))
         self._agreed(connection.execute(_log_row(self.authorization_id)).one())
 
+    # ------------------------------------------------------------------------------------- under way
+
+    def held(self, connection: Connection, now: int) -> dict[Hash32, Quad]:
+        """Units of deliveries under way, by use id, on a log that is held. What has died is forgotten."""
+        if not self.under_way:
+            return {}
+        rows = ask(connection, _UNDER_WAY, (raw(self.authorization_id),))
+        for id_, _, until in rows:
+            if until < now:
+                self.end(connection, hash_of(bytes(id_)))
+        return {hash_of(bytes(id_)): struct.unpack(">4Q", units) for id_, units, until in rows if until >= now}
+
+    def begin(self, connection: Connection, use_id_hash: Hash32, units: Quad, until: int) -> None:
+        """Notes a delivery that begins: its units are held until it ends, or is given up."""
+        ask(connection, _BEGIN, (raw(self.authorization_id), raw(use_id_hash), struct.pack(">4Q", *units), until))
+        self._count(connection, 1)
+
+    def end(self, connection: Connection, use_id_hash: Hash32) -> None:
+        """A delivery is over, or was given up."""
+        if ask(connection, _END, (raw(self.authorization_id), raw(use_id_hash))):
+            self._count(connection, -1)
+
+    def _count(self, connection: Connection, more: int) -> None:
+        self.under_way += more
+        ask(connection, _COUNT, (more, raw(self.authorization_id)))
+
     def find(self, use_id_hash: Hash32) -> Entry | None:
         """The entry with this use id, if there is one."""
         with self._engine.connect() as connection:
@@ -384,12 +414,13 @@ def _log_row(authorization_id: Hash32) -> Select[Any]:
 
 
 class _Row(NamedTuple):
-    """Of `logs`: where a log stands, and what the consumer has signed."""
+    """Of `logs`: where a log stands, what the consumer has signed, and how many deliveries are under way."""
 
     size: int
     nodes: bytes
     acknowledged: bytes | None
     ceiling: Any
+    under_way: int
 
 
 def _held(connection: Connection, authorization_id: Hash32) -> _Row | None:
@@ -397,12 +428,16 @@ def _held(connection: Connection, authorization_id: Hash32) -> _Row | None:
     found = ask(connection, _HOLD[connection.dialect.name], (raw(authorization_id),))
     if not found:
         return None
-    size, nodes, acknowledged, ceiling = found[0]
-    return _Row(size, nodes, acknowledged, json.loads(ceiling) if isinstance(ceiling, str) else ceiling)
+    size, nodes, acknowledged, ceiling, under_way = found[0]
+    return _Row(size, nodes, acknowledged, json.loads(ceiling) if isinstance(ceiling, str) else ceiling, under_way)
 
 
-_SELECT_ROW = 'SELECT size, nodes, acknowledged, ceiling FROM logs WHERE "authorization" = ?'
+_SELECT_ROW = 'SELECT size, nodes, acknowledged, ceiling, under_way FROM logs WHERE "authorization" = ?'
 _HOLD = {"sqlite": _SELECT_ROW, "postgresql": _SELECT_ROW + " FOR UPDATE"}
+_UNDER_WAY = 'SELECT use_id_hash, units, until FROM under_way WHERE "authorization" = ?'
+_BEGIN = 'INSERT INTO under_way ("authorization", use_id_hash, units, until) VALUES (?, ?, ?, ?)'
+_END = 'DELETE FROM under_way WHERE "authorization" = ? AND use_id_hash = ? RETURNING until'
+_COUNT = 'UPDATE logs SET under_way = under_way + ? WHERE "authorization" = ?'
 _MOVE = 'UPDATE logs SET size = ?, nodes = ? WHERE "authorization" = ?'
 
 

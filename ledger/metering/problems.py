@@ -17,6 +17,7 @@ STATUS = {
     "refused": 403,
     "not_found": 404,
     "conflict": 409,
+    "under_way": 409,
     "verification_failed": 409,
     "input_invalid": 422,
     "personal_data": 422,

@@ -1,6 +1,7 @@
 """An existing HTTP API behind the gateway, in any language: requests go on to it, answers come back as they come."""
 
 from collections.abc import Awaitable, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import quote
 
 import httpx
@@ -37,7 +38,9 @@ class Proxy:
     def __init__(self, upstream: str, seconds: float = 30) -> None:
         """`seconds`: how long the upstream may be silent."""
         self._upstream = upstream.rstrip("/")
-        self._http = httpx.AsyncClient(timeout=seconds, follow_redirects=False)
+        # A jar that takes nothing: one consumer's cookies are not another's.
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._http = httpx.AsyncClient(timeout=seconds, follow_redirects=False, trust_env=False, cookies=jar)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -57,7 +60,7 @@ class Proxy:
         kept = [
             (name, value)
             for name, value in scope["headers"]
-            if name not in _NEIGHBOURS | _OURS and not name.startswith(b"sluice-")
+            if name not in _NEIGHBOURS | _OURS and not name.replace(b"_", b"-").startswith(b"sluice-")
         ]
         purpose = next(c.code for c in codes("purposes") if c.number == told["purpose"])
         kept.append((b"accept-encoding", b"identity"))
@@ -67,6 +70,10 @@ class Proxy:
         url = self._upstream + quote(scope["path"], safe="/:@!$&'()*+,;=~-._") + (f"?{query}" if query else "")
         content = await _content(receive) if scope["method"] not in ("GET", "HEAD") else None
         request = self._http.build_request(scope["method"], url, headers=kept, content=content)
+        if request.url.path != httpx.URL(self._upstream).path.rstrip("/") + scope["path"]:
+            # It would be asked for something else than what is metered.
+            await problem_of(NotFound("this path has no plain form"))(scope, receive, send)
+            return
         begun = False
         try:
             response = await self._http.send(request, stream=True)

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
@@ -36,12 +36,19 @@ from ledger.metering.admission import Count, Decision, Position, Request, Standi
 from ledger.metering.log import NO_UNITS, Entry, Grown, SignedHead, UsageLog, find_entries, head_after, receipt_of
 from ledger.metering.standing import Moment, Standings
 
+BEGUN_SECONDS = 3_600  # after that, whoever began a delivery has died
 TOGETHER = 1_000  # uses committed at once, at most
 OPEN_LOGS = 1_000  # views kept in memory; a log that is not among them is read again
 
 Counted: TypeAlias = dict[Count, int]
 Found: TypeAlias = dict[tuple[Hash32, Hash32], "Standing | SluiceError"]
 Make: TypeAlias = Callable[[UsageLog], Entry | None]
+
+
+class UnderWay(Conflict):
+    """This use was begun and is not over: asked again now, it would be done twice."""
+
+    code = "under_way"
 
 
 class LogUnavailable(SluiceError):
@@ -63,6 +70,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     delivered: dict[str, Any] = {}  # goes into the payload of what is served
     event_time: int | None = None  # seconds; None: now
     only_ask: bool = False  # record a refusal, but nothing that may be served
+    begin: bool = False  # and if it may: its units are held, and nobody else begins it, until it is recorded
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -84,11 +92,11 @@ class Recorder:
         """`domains` maps a ledger's name to its signing domain."""
         self._usage, self._standings, self._signer, self._domains = usage, standings, signer, domains
         self._logs: OrderedDict[Hash32, UsageLog] = OrderedDict()
-        self._held: dict[Hash32, Quad] = {}
         self._lock = threading.Lock()  # of what this process knows of its logs: one transaction at a time
         self._waiting: SimpleQueue[tuple[Use, asyncio.Future[Recorded]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
+        self._closed = False
 
     # ------------------------------------------------------------------------------------------ together
 
@@ -100,6 +108,8 @@ class Recorder:
             NotFound, MirrorBehind, NotFinal: it cannot be decided here and now.
             LogUnavailable: nothing was recorded.
         """
+        if self._closed:
+            raise LogUnavailable("this gateway is closing; ask again with the same use id")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="usage log", daemon=True)
             self._thread.start()
@@ -109,7 +119,8 @@ class Recorder:
         return outcome
 
     def close(self) -> None:
-        """Waits for what is being recorded."""
+        """Waits for what is being recorded; nothing is recorded after."""
+        self._closed = True
         thread, self._thread = self._thread, None
         if thread is not None:
             self._waiting.put(None)
@@ -183,7 +194,15 @@ class Recorder:
         with self._lock:
             try:
                 with self._writing() as connection:
-                    logs = {id_: self._open(connection, id_) for id_ in ids}
+                    logs: dict[Hash32, UsageLog] = {}
+                    for id_ in ids:
+                        try:
+                            logs[id_] = self._open(connection, id_)
+                        except SluiceError as problem:
+                            # A log that is damaged stops nobody else's.
+                            self._forget([id_])
+                            outcomes |= {n: problem for n, use in decided if use.authorization_id == id_}
+                    decided = [(n, use) for n, use in decided if use.authorization_id in logs]
                     counted = _read_counts(connection, decided, found, moment)
                     had, grown = dict(counted), []
                     for id_, log in logs.items():
@@ -225,19 +244,29 @@ class Recorder:
             for e in find_entries(connection, log.authorization_id, [u.use_id_hash for _, u in uses])
         }
         made: list[Entry] = []
-        position = Position(
-            log.units, log.credits, log.acknowledged, log.ceiling, self._held.get(log.authorization_id, NO_UNITS)
-        )
+        way = log.held(connection, moment.now)
+        position = Position(log.units, log.credits, log.acknowledged, log.ceiling)
         for n, use in uses:
             standing = _standing(found, use)
             before = known.get(use.use_id_hash)
             if before is not None:
                 outcomes[n] = _again(before, use, standing, position, counted, moment.now)
                 continue
+            if use.begin and use.use_id_hash in way:
+                outcomes[n] = UnderWay("this use is under way; ask again in a while", wait=1)
+                continue
+            if way:
+                others = _sum(units for id_, units in way.items() if id_ != use.use_id_hash)
+                position = msgspec.structs.replace(position, held=others)
             decision = admission.decide(standing, use.request, position, counted, moment.now)
             if use.only_ask and decision.reason is None:
+                if use.begin:
+                    log.begin(connection, use.use_id_hash, use.request.units, moment.now + BEGUN_SECONDS)
+                    way[use.use_id_hash] = use.request.units
                 outcomes[n] = Recorded(None, None)
                 continue
+            if way.pop(use.use_id_hash, None) is not None:
+                log.end(connection, use.use_id_hash)
             after = made[-1].leaf if made else None
             entry = self._entry(log, use, standing, decision, moment.now, after, receipts)
             made.append(entry)
@@ -245,9 +274,7 @@ class Recorder:
             for count, adds in decision.counts.items():
                 counted[count] = counted.get(count, 0) + adds
             if decision.reason is None:
-                position = Position(
-                    entry.leaf.cum_units, position.credits, position.acknowledged, position.ceiling, position.held
-                )
+                position = msgspec.structs.replace(position, units=entry.leaf.cum_units)
             outcomes[n] = Recorded(entry, decision.reason, sign=_half(position, standing))
         return made
 
@@ -298,7 +325,7 @@ class Recorder:
                 with self._writing() as connection:
                     log = self._open(connection, authorization_id)
                     entry = make(log)
-                    grown: Grown | None = log.write(connection, [entry]) if entry is not None else None
+                    grown = log.write(connection, [entry]) if entry is not None else None
                 if grown is not None:
                     log.take(grown)
             except BaseException:
@@ -309,8 +336,7 @@ class Recorder:
     def take_signature(self, signed: SignedHead) -> None:
         """Keeps a head that the consumer has signed; its units are acknowledged from now on."""
         head = signed.head
-        with self._lock, self._writing() as connection:
-            log = self._open(connection, head.authorization_id)
+        with self._one(head.authorization_id) as (connection, log):
             heads.put(connection, signed)
             a, b, c, d = map(max, log.acknowledged, head.units)  # signatures may come in any order
             log.agree(connection, acknowledged=(a, b, c, d))
@@ -321,27 +347,34 @@ class Recorder:
         Raises:
             Conflict: the one there is reaches further, and holds.
         """
-        with self._lock, self._writing() as connection:
-            log = self._open(connection, ceiling.authorization_id)
+        with self._one(ceiling.authorization_id) as (connection, log):
             had = log.ceiling
-            if had is not None and had.expiry >= now and ceiling.max_due < had.max_due:
-                words = f"a ceiling of {had.max_due} was signed before; it cannot be taken back"
+            if had is not None and had.expiry >= now and not _covers(ceiling, had):
+                words = f"a ceiling of {had.max_due} was signed before, and cannot be taken back in any of its bounds"
                 raise Conflict(words, maxDue=str(had.max_due))
             log.agree(connection, ceiling=(ceiling, signature))
 
     # ---------------------------------------------------------------------------------------------- logs
 
+    def give_up(self, authorization_id: Hash32, use_id_hash: Hash32) -> None:
+        """A delivery that had begun came to nothing: what was held is free again."""
+        with self._one(authorization_id) as (connection, log):
+            log.end(connection, use_id_hash)
+
+    @contextmanager
+    def _one(self, authorization_id: Hash32) -> Iterator[tuple[Connection, UsageLog]]:
+        """One log, held for a transaction."""
+        with self._lock:
+            try:
+                with self._writing() as connection:
+                    yield connection, self._open(connection, authorization_id)
+            except BaseException:
+                self._forget([authorization_id])
+                raise
+
     def log(self, authorization_id: Hash32) -> UsageLog:
         """A view of a log as it is now, for reading."""
         return UsageLog(self._usage, authorization_id)
-
-    def hold(self, authorization_id: Hash32, units: Quad) -> None:
-        """Counts units of a delivery that is under way as used until they are recorded; negative: it is over."""
-        with self._lock:
-            a, b, c, d = map(int.__add__, self._held.get(authorization_id, NO_UNITS), units)
-            self._held[authorization_id] = (a, b, c, d)
-            if self._held[authorization_id] == NO_UNITS:
-                del self._held[authorization_id]
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -391,6 +424,13 @@ def payload_of(use: Use, reason: int | None) -> bytes:
 _SERVED = canonical_json({"outcome": "served"})
 
 
+def _covers(ceiling: UsageCeiling, had: UsageCeiling) -> bool:
+    """Whatever settles under the one settles under the other."""
+    units = all(n >= before for n, before in zip(ceiling.max_units, had.max_units, strict=True))
+    money = ceiling.max_due >= had.max_due and ceiling.min_credits <= had.min_credits
+    return units and money and ceiling.expiry >= had.expiry
+
+
 def _tell(told: Sequence[tuple["asyncio.Future[Recorded]", Outcome]]) -> None:
     for future, outcome in told:
         if future.done():  # whoever asked has gone; what is recorded is recorded
@@ -405,7 +445,7 @@ def _again(before: Entry, use: Use, standing: Standing, position: Position, coun
     """A use id that is known: the same receipt, and the data only while it would be allowed."""
     if before.request_hash != use.request_hash:
         return Conflict("this use id was used for another request", leaf=before.leaf.index)
-    request = msgspec.structs.replace(use.request, units=NO_UNITS, stated={}, agent=None)
+    request = msgspec.structs.replace(use.request, units=NO_UNITS, stated=None, agent=None)
     reason = admission.decide(standing, request, position, counted, now).reason
     return Recorded(before, reason, known=True)
 
@@ -414,6 +454,11 @@ def _standing(found: Found, use: Use) -> Standing:
     standing = found[use.authorization_id, use.version]
     assert isinstance(standing, Standing)
     return standing
+
+
+def _sum(units: Iterable[Quad]) -> Quad:
+    a, b, c, d = (sum(column) for column in zip(NO_UNITS, *units, strict=True))
+    return a, b, c, d
 
 
 def _half(position: Position, standing: Standing) -> bool:

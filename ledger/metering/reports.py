@@ -5,7 +5,7 @@ batch is one transaction and gets one signed receipt: the head of the log, and t
 same batch again gives the same places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -191,21 +191,21 @@ def _written(asked: dict[str, Any]) -> bytes:
         raise InputInvalid(f"the note has no canonical form: {problem}", field="note") from None
 
 
-def _units(counts: Mapping[str, int], meters: Sequence[Counter]) -> tuple[Quad, dict[str, int]]:
-    """Units by meter, and what is stated beyond them."""
-    stated = dict(counts)
-    units = []
-    for meter in meters:
-        if meter.word not in stated:
-            raise InputInvalid(f"counts lacks {meter.word!r}, which a meter of the policy counts", field="counts")
-        units.append(stated.pop(meter.word))
-    for word in stated:
-        _stated_word(word)
+def _units(counts: dict[str, int], meters: Sequence[Counter]) -> tuple[Quad, dict[str, int]]:
+    """Units by meter, and all that is stated: a word may be metered and limited."""
+    words = {meter.word for meter in meters}
+    if missing := words.difference(counts):
+        word = sorted(missing)[0]
+        raise InputInvalid(f"counts lacks {word!r}, which a meter of the policy counts", field="counts")
+    units = [counts[meter.word] for meter in meters]
+    for word in counts:
+        if word not in words:
+            _stated_word(word)
     for n in counts.values():
         if not 0 <= n <= MOST_UNITS:
             raise InputInvalid("counts are whole numbers from 0 to 2^64-1", field="counts")
     a, b, c, d = [*units, 0, 0, 0, 0][:4]
-    return (a, b, c, d), stated
+    return (a, b, c, d), counts
 
 
 @lru_cache(1_024)
@@ -215,16 +215,17 @@ def _stated_word(word: str) -> None:
 
 
 def _seconds(value: str | int) -> int:
-    if isinstance(value, int):
-        if not 0 <= value < 2**40:
-            raise InputInvalid("eventTime is a time in seconds, or RFC 3339", field="eventTime")
-        return value
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise ValueError
-        return int(moment.timestamp())
-    except (ValueError, OverflowError):
-        raise InputInvalid(
-            f"eventTime must name its zone, as RFC 3339 does: {value[:40]!r}", field="eventTime"
-        ) from None
+    seconds = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                raise ValueError
+            seconds = int(moment.timestamp())
+        except (ValueError, OverflowError):
+            words = f"eventTime must name its zone, as RFC 3339 does: {value[:40]!r}"
+            raise InputInvalid(words, field="eventTime") from None
+    assert isinstance(seconds, int)
+    if not 0 <= seconds < 2**40:
+        raise InputInvalid("eventTime is a time since 1970", field="eventTime")
+    return seconds

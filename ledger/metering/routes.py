@@ -51,14 +51,14 @@ def create_gateway(gateway: Gateway) -> FastAPI:
 
     @app.post("/v1/sessions", summary="Open a session with a signature")
     async def open_session(request: Request) -> dict[str, Any]:
-        return gateway.sessions.open(await _json(request))
+        return await run_sync(gateway.sessions.open, await _json(request))
 
     @app.post("/v1/grants", summary="Let an agent spend, or less than before: signed by its principal")
     async def grant(request: Request) -> dict[str, Any]:
         body = await _json(request)
         if not isinstance(body, dict) or set(body) != {"grant", "grantSignature"}:
             raise InputInvalid("send the members grant and grantSignature")
-        return gateway.sessions.grant(body).as_json()
+        return (await run_sync(gateway.sessions.grant, body)).as_json()
 
     @app.post("/v1/uses", summary="Report uses metered elsewhere, one batch, one receipt")
     async def uses(request: Request) -> Response:
@@ -72,23 +72,26 @@ def create_gateway(gateway: Gateway) -> FastAPI:
 
     @app.get("/v1/uses/{use_id}", summary="The receipt of a use, by its id")
     async def use(use_id: str, request: Request) -> dict[str, Any]:
-        return gateway.use(session(request).authorization_id, use_id).as_json()
+        return (await run_sync(gateway.use, session(request).authorization_id, use_id)).as_json()
 
     @app.get(LOG + "/head", summary="The head to sign next")
     async def head(authorization_id: str, request: Request) -> dict[str, Any]:
-        return gateway.head(of(request, authorization_id)).as_json()
+        return (await run_sync(gateway.head, of(request, authorization_id))).as_json()
 
     @app.post(LOG + "/head", summary="Add the consumer's signature")
     async def sign(authorization_id: str, request: Request) -> dict[str, Any]:
-        return gateway.add_signature(of(request, authorization_id), await _json(request)).as_json()
+        wanted = of(request, authorization_id)
+        return (await run_sync(gateway.add_signature, wanted, await _json(request))).as_json()
 
     @app.post(LOG + "/ceiling", summary="Pay ahead: uses up to a ceiling")
     async def ceiling(authorization_id: str, request: Request) -> dict[str, Any]:
-        return gateway.take_ceiling(of(request, authorization_id), await _json(request)).as_json()
+        wanted = of(request, authorization_id)
+        return (await run_sync(gateway.take_ceiling, wanted, await _json(request))).as_json()
 
     @app.post(LOG + "/disputes", summary="Say that a leaf is not what happened")
     async def dispute(authorization_id: str, request: Request) -> dict[str, Any]:
-        return gateway.dispute(of(request, authorization_id), await _json(request))
+        wanted = of(request, authorization_id)
+        return await run_sync(gateway.dispute, wanted, await _json(request))
 
     @app.get(LOG + "/leaves", summary="Entries of the usage log")
     async def leaves(authorization_id: str, request: Request, first: Index = 0, limit: Count = 1000) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def create_gateway(gateway: Gateway) -> FastAPI:
 
     @app.get(LOG + "/log/checkpoint", summary="The newest signed head, as a C2SP checkpoint")
     async def checkpoint(authorization_id: str, request: Request, size: Size | None = None) -> Response:
-        return PlainTextResponse(gateway.checkpoint(of(request, authorization_id), size))
+        return PlainTextResponse(await run_sync(gateway.checkpoint, of(request, authorization_id), size))
 
     @app.get(LOG + "/log/tile/{path:path}", summary="A tile of the tree or of leaves, as C2SP tlog-tiles names them")
     async def tile(authorization_id: str, path: str, request: Request) -> Response:
@@ -109,11 +112,11 @@ def create_gateway(gateway: Gateway) -> FastAPI:
 
     @app.get(LOG + "/log/inclusion", summary="Proof that a leaf is in the tree")
     async def inclusion(authorization_id: str, request: Request, index: Index, size: Size) -> dict[str, Any]:
-        return gateway.proof(of(request, authorization_id), index, size, inclusion=True)
+        return await run_sync(gateway.inclusion, of(request, authorization_id), index, size)
 
     @app.get(LOG + "/log/consistency", summary="Proof that one tree begins another")
     async def consistency(authorization_id: str, request: Request, first: Size, second: Size) -> dict[str, Any]:
-        return gateway.proof(of(request, authorization_id), first, second, inclusion=False)
+        return await run_sync(gateway.consistency, of(request, authorization_id), first, second)
 
     @app.get("/health", summary="Is the gateway serving; 503 while its mirror is behind")
     async def health(response: Response) -> dict[str, Any]:
@@ -130,7 +133,10 @@ def _tile(path: str) -> tuple[int | None, int, int]:
         kind, _, rest = path.partition("/")
         level = None if kind == "entries" else parse_uint(kind, "level", 6)
         groups, partial, width = rest.partition(".p/")
-        return level, parse_groups(groups), parse_uint(width, "width", 8) if partial else WIDTH
+        index = parse_groups(groups)
+        if index >> 54:
+            raise InputInvalid("there is no such tile", field="tile")
+        return level, index, parse_uint(width, "width", 8) if partial else WIDTH
     except InputInvalid as problem:
         raise NotFound(f"there is no tile {path[:60]!r}: {problem}") from None
 

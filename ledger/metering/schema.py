@@ -20,6 +20,16 @@ logs = Table(
     Column("nodes", LargeBinary, nullable=False),  # the compact range of the tree: 32 bytes for each bit of the size
     Column("acknowledged", LargeBinary),  # units in the last head the consumer signed: four times 8 bytes; null: none
     Column("ceiling", JSON),  # {ceiling, signature}: the last one the consumer signed, to pay ahead
+    Column("under_way", BigInteger, nullable=False, server_default="0"),  # rows in the table of that name
+)
+
+under_way = Table(
+    "under_way",  # deliveries that have begun and are not recorded yet: one for a use id, its units held
+    metadata,
+    Column("authorization", Hex, primary_key=True),
+    Column("use_id_hash", Hex, primary_key=True),
+    Column("units", LargeBinary, nullable=False),  # four times 8 bytes
+    Column("until", BigInteger, nullable=False),  # seconds: after that, whoever began it has died
 )
 
 leaves = Table(
@@ -66,6 +76,7 @@ sessions = Table(
     Column("nonce", Hex, nullable=False, unique=True),  # of the signed request: it opens one session
     Column("authorization", Hex, nullable=False),  # zero: all of the provider's
     Column("signer", Hex, nullable=False),
+    Column("wallet", Hex, nullable=False),  # whose word the signer's is: its own, or the one it is a session key of
     Column("role", String, nullable=False),  # CONSUMER, AGENT, PROVIDER
     Column("expires_at", BigInteger, nullable=False),  # seconds
 )
@@ -106,7 +117,7 @@ disputes = Table(
     Column("receipt_hash", String(66), primary_key=True),
     Column("index", BigInteger),  # of the leaf, where the receipt could be read
     Column("reason", String, nullable=False),
-    Column("receipt", String, nullable=False),
+    Column("receipt", String, nullable=False),  # the consumer's evidence
     Column("raised_at", BigInteger, nullable=False),  # seconds
     Column("answer", String),  # the provider's: CREDITED or REJECTED
 )

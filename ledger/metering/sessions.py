@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from ledger.core.database import writing
@@ -44,6 +45,7 @@ class Session:
 
     authorization_id: Hash32
     signer: Address
+    wallet: Address  # whose word the signer's is
     role: str
     expires_at: int
 
@@ -82,13 +84,14 @@ class Sessions:
         if not now < asked.expires_at <= now + SESSION_SECONDS + 60:
             raise NotAuthenticated(f"a session ends within {SESSION_SECONDS} seconds from now")
         with self._mirror.connect() as connection:
-            signer, role = self._who(connection, asked, str(body["signature"]), body, now)
+            signer, wallet, role = self._who(connection, asked, str(body["signature"]), body, now)
         token = secrets.token_urlsafe(32)
         row = {
             "token_hash": hash_of(sha256(token.encode())),
             "nonce": asked.nonce,
             "authorization": asked.authorization_id,
             "signer": signer,
+            "wallet": wallet,
             "role": role,
             "expires_at": asked.expires_at,
         }
@@ -111,41 +114,47 @@ class Sessions:
             with self._usage.connect() as connection:
                 row = connection.execute(query).mappings().first()
             if row is not None:
-                session = Session(row["authorization"], row["signer"], row["role"], row["expires_at"])
+                session = Session(row["authorization"], row["signer"], row["wallet"], row["role"], row["expires_at"])
                 self._known[key] = session
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
         if session is None or session.expires_at <= self._clock():
             raise NotAuthenticated("open a session first: POST /v1/sessions")
+        if session.signer != session.wallet:
+            # A key that is revoked ends its sessions with it.
+            with self._mirror.connect() as connection:
+                if not self._is(connection, session.signer, session.wallet, int(self._clock())):
+                    raise NotAuthenticated("the key that opened this session may not sign any more")
         return session
 
     def _who(
         self, connection: Connection, asked: GatewaySession, signature: str, body: Mapping[str, Any], now: int
-    ) -> tuple[Address, str]:
+    ) -> tuple[Address, Address, str]:
         if asked.authorization_id == ZERO_HASH:
             signer = recover(asked.digest(self._domains["UsageLedger"]), signature)
             if not self._is(connection, signer, self._provider, now):
                 raise NotAuthenticated("only the provider opens a session for all of its authorizations")
-            return signer, PROVIDER
+            return signer, self._provider, PROVIDER
         row = queries.authorization(connection, asked.authorization_id)
         if row["provider"] != self._provider:
             raise NotFound(f"authorization {asked.authorization_id} is not of this provider")
         signer = recover(asked.digest(self._domains[row["ledger"]]), signature)
         if signer == row["consumer"]:
-            return signer, CONSUMER
+            return signer, signer, CONSUMER
         if self._is(connection, signer, self._provider, now):
-            return signer, PROVIDER
+            return signer, self._provider, PROVIDER
         if not self._is(connection, signer, row["consumer"], now):
             raise NotAuthenticated("the session is not signed by the consumer")
         if "grant" in body:
             self.grant(body, row)
         if self.granted(asked.authorization_id, signer) is None:
             raise NotAuthenticated("an agent needs a grant signed by its principal: send grant and grantSignature")
-        return signer, AGENT
+        return signer, row["consumer"], AGENT
 
     @staticmethod
     def _is(connection: Connection, signer: Address, wallet: Address, now: int) -> bool:
-        return signer == wallet or session_keys(connection, wallet).get(signer, 0) >= now
+        key = session_keys(connection, wallet).get(signer)
+        return signer == wallet or (key is not None and key.expiry >= now)
 
     # -------------------------------------------------------------------------------------------- grants
 
@@ -167,12 +176,16 @@ class Sessions:
         place = (table.c.authorization == grant.authorization_id) & (table.c.key == grant.key)
         with writing(self._usage) as connection:
             known = connection.execute(select(table.c.grant).where(place)).scalar()
-            if known is not None and AgentGrant.from_json(known).issued_at > grant.issued_at:
-                raise Refused("a later grant for this agent is known")
-            connection.execute(delete(table).where(place))
-            connection.execute(
-                insert(table).values(authorization=grant.authorization_id, key=grant.key, grant=grant.as_json())
-            )
+            if known is not None:
+                # Of two of the same second nobody knows which was meant last: the one that is here stays.
+                had = AgentGrant.from_json(known)
+                if had.issued_at >= grant.issued_at and had != grant:
+                    raise Refused("a later grant for this agent is known, or one of the same second")
+                connection.execute(update(table).where(place).values(grant=grant.as_json()))
+            else:
+                row_ = {"authorization": grant.authorization_id, "key": grant.key, "grant": grant.as_json()}
+                insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+                connection.execute(insertion(table).values(**row_).on_conflict_do_nothing())
         return grant
 
     def granted(self, authorization_id: Hash32, key: Address) -> AgentGrant | None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, select
 
@@ -133,6 +133,9 @@ class Standings:
             if wallet != ZERO_ADDRESS
         ]
         found = queries.one(connection, schema.versions, "version", version=version)
+        own = None  # the gateway's key, if it is not the provider's own
+        if self._signer != terms.provider:
+            own = session_keys(connection, terms.provider).get(self._signer, Key(0, 0))
         return Standing(
             authorization_id=row["authorization"],
             product=found["product"],
@@ -149,29 +152,26 @@ class Standings:
             approved_until=queries.approved_until(connection, row["authorization"]),
             parents_end=queries.parents_end(connection, terms),
             credentialed_until=_credentialed_until(connection, row, policy),
-            signer_cap=self._cap(connection, terms.provider),
-            agents_until=session_keys(connection, terms.consumer),
+            signer_cap=None if own is None else own.max_due,
+            signer_until=None if own is None else own.expiry,
+            agents_until={key: found.expiry for key, found in session_keys(connection, terms.consumer).items()},
         )
 
-    def _cap(self, connection: Connection, provider: Address) -> int | None:
-        """What heads signed with this gateway's key may come to, token units; None: the key is the provider's own."""
-        if self._signer == provider:
-            return None
-        table = schema.session_keys
-        query = select(table.c.max_due, table.c.expiry).where(
-            table.c.wallet == provider, table.c.key == self._signer, table.c.revoked_at == 0, schema.holds(table)
-        )
-        row = connection.execute(query).first()
-        return row.max_due if row is not None and row.expiry >= self._clock() else 0
+
+class Key(NamedTuple):
+    """A session key that is not revoked."""
+
+    expiry: int  # seconds, inclusive
+    max_due: int  # token units
 
 
-def session_keys(connection: Connection, wallet: Address) -> dict[str, int]:
-    """Keys that may sign for a wallet, with their last second."""
+def session_keys(connection: Connection, wallet: Address) -> dict[Address, Key]:
+    """Keys that may sign for a wallet; some may have expired."""
     table = schema.session_keys
-    query = select(table.c.key, table.c.expiry).where(
+    query = select(table.c.key, table.c.expiry, table.c.max_due).where(
         table.c.wallet == wallet, table.c.revoked_at == 0, schema.holds(table)
     )
-    return {row.key: row.expiry for row in connection.execute(query)}
+    return {row.key: Key(row.expiry, row.max_due) for row in connection.execute(query)}
 
 
 def _credentialed_until(connection: Connection, row: Row, policy: Policy) -> int | None:

@@ -121,9 +121,9 @@ def test_revoking_the_key_stops_the_agent_at_once(running: Exchange) -> None:
     use(mine, running)
     world.send(world.consumer, "session-key.revoke", key=AGENT.address)
     running.follow()
-    assert reason(mine, running) == "AGENT_NOT_ALLOWED"
-    with pytest.raises(GatewayProblem, match="not signed by the consumer"):
-        use(agent(running, terms, name="again"), running)
+    for one in (mine, agent(running, terms, name="again")):  # the session that was open is over, too
+        with pytest.raises(GatewayProblem, match="not signed by the consumer"):
+            use(one, running)
 
 
 # --------------------------------------------------------------------------------------------- pay ahead
@@ -135,7 +135,7 @@ def test_a_ceiling_lets_uses_go_on_beyond_the_window_and_settles_without_the_con
     for _ in range(2):
         use(consumer, running)
     assert reason(consumer, running) == "CREDIT_WINDOW_FULL"
-    ceiling = consumer.pay_ahead(max_due=60_000, seconds=3_600)
+    ceiling = consumer.pay_ahead(max_due=60_000, seconds=7_200)
     for _ in range(2):
         use(consumer, running)
     assert reason(consumer, running) == "CREDIT_WINDOW_FULL"  # 5 uses would be 70,000
@@ -160,10 +160,10 @@ def test_a_ceiling_is_never_taken_back_and_nobody_else_signs_it(running: Exchang
     terms = running.open(credit_units=(2, 0, 0, 0))
     consumer = running.consumer(terms)
     use(consumer, running)
-    consumer.pay_ahead(max_due=60_000, seconds=3_600)
+    consumer.pay_ahead(max_due=60_000, seconds=7_200)
     with pytest.raises(GatewayProblem, match="cannot be taken back"):
-        consumer.pay_ahead(max_due=50_000, seconds=3_600)
-    ceiling = consumer.pay_ahead(max_due=70_000, seconds=3_600)
+        consumer.pay_ahead(max_due=50_000, seconds=7_200)
+    ceiling = consumer.pay_ahead(max_due=70_000, seconds=7_200)
     forged = {"ceiling": ceiling.as_json(), "signature": AGENT.sign(ceiling, running.world.domain(terms))}
     headers = {"Authorization": f"Bearer {consumer._token}"}
     url = f"{running.url}/v1/authorizations/{running.world.id(terms)}/ceiling"

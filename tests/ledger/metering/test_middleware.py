@@ -12,7 +12,6 @@ import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
-from ledger.core.ids import hash_of
 from ledger.core.terms import AuthorizationTerms
 from ledger.core.usage_leaf import Kind
 from ledger.metering.client import AsyncConsumer, Consumer, GatewayProblem, UseRefused
@@ -229,15 +228,6 @@ def test_a_stream_that_breaks_off_has_no_end_and_counts_nothing(running: Exchang
     with pytest.raises(GatewayProblem, match="does not answer"):
         consumer.request("GET", "/stream", purpose="RESEARCH", query={"breaks": "true"})
     assert entries(running, consumer) == []
-
-
-def test_a_stream_holds_what_it_may_come_to(running: Exchange) -> None:
-    gateway, id_ = running.gateway, hash_of(bytes(32))
-    gateway.recorder.hold(id_, (1, 8, 0, 0))
-    gateway.recorder.hold(id_, (1, 8, 0, 0))
-    assert gateway.recorder._held[id_] == (2, 16, 0, 0)
-    gateway.recorder.hold(id_, (-2, -16, 0, 0))
-    assert id_ not in gateway.recorder._held
 
 
 def test_the_application_cannot_give_receipts_itself(running: Exchange) -> None:
