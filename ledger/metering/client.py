@@ -121,6 +121,7 @@ class _Client:
         """
         self._gateway, self._terms, self._domain = gateway.rstrip("/"), terms, domain
         self._data = (data or gateway).rstrip("/")
+        self._base = httpx.URL(self._data).path.rstrip("/")
         self._meters = tuple(parse_counter(meter) for meter in meters)
         self._signer, self._card, self._grant, self._accept = signer, card, grant, accept
         self._sign_when_asked, self._clock = sign_when_asked, clock
@@ -168,6 +169,10 @@ class _Client:
         version: Hash32 | None,
     ) -> dict[str, Any]:
         """The request in the form that is kept, and that its hash is taken of."""
+        url = httpx.URL(self._data + path) if path.startswith("/") else None
+        if url is None or url.path != self._base + path or url.query or url.fragment:
+            # What is asked for and what is recorded must be the same, or the receipt would look like a lie.
+            raise InputInvalid("a path begins with /, is not escaped, walks up nowhere, and has no query", field="path")
         use_id = asking.check_use_id(use_id or secrets.token_hex(32))
         sent = {name.lower(): value for name, value in headers.items()}
         asked = asking.asked_of(
@@ -457,6 +462,20 @@ class _Client:
     def _ok(self, method: str, url: str, body: Any = None) -> Steps[Any]:
         content = None if body is None else httpx.Request("POST", url, json=body).content
         return _json((yield from self._send(method, url, {"content-type": "application/json"}, content)))
+
+
+def send_grant(http: httpx.Client, gateway: str, grant: AgentGrant, signature: str) -> None:
+    """Tells a gateway what an agent may spend from now on.
+
+    Raises:
+        GatewayProblem: it knows a later grant, or the consumer did not sign this one.
+    """
+    url = gateway.rstrip("/")
+    try:
+        answer = http.post(f"{url}/v1/grants", json={"grant": grant.as_json(), "grantSignature": signature})
+    except httpx.HTTPError as problem:
+        raise _down(url, problem) from problem
+    _json(answer)
 
 
 class Consumer(_Client):

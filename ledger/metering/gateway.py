@@ -184,8 +184,11 @@ class Gateway:
                 return
         else:
             due = message.max_due
-        if key is None or key.expiry < self._clock() or due > key.max_due:
-            raise VerificationFailed(f"this is not signed by {row['consumer']} or a key that may sign so much for it")
+        if key is not None and key.expiry >= self._clock() and due > key.max_due:
+            words = f"{signer} signs for at most {key.max_due} token units, this comes to {due}: its wallet must sign"
+            raise VerificationFailed(words)
+        if key is None or key.expiry < self._clock():
+            raise VerificationFailed(f"this is not signed by {row['consumer']} or a key that may sign for it")
 
     def payment_required(self, authorization_id: Hash32, url: str) -> tuple[SignedHead, dict[str, Any]]:
         """The head that waits for a signature, and the same in x402's terms."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.core.errors import InputInvalid
 from ledger.core.ids import hash_of
 from ledger.core.terms import AgentGrant, AuthorizationTerms, SessionKey
 from ledger.core.usage_leaf import Kind
@@ -112,6 +113,42 @@ def test_the_last_grant_counts_and_an_older_one_is_refused(running: Exchange) ->
     assert running.http.post(f"{running.url}/v1/grants", json=body).status_code == 403
     with pytest.raises(GatewayProblem, match="a later grant"):
         use(agent(running, terms, wide, "again"), running)
+
+
+def test_of_two_grants_of_one_second_the_one_that_is_known_stays(running: Exchange) -> None:
+    terms = running.open()
+    now = int(running.clock())
+
+    def push(**changes: int) -> int:
+        given = grant(running, terms, **{"issued_at": now, "expiry": now + 86_400} | changes)
+        body = {"grant": given[0].as_json(), "grantSignature": given[1]}
+        return running.http.post(f"{running.url}/v1/grants", json=body).status_code
+
+    assert [push(), push(), push(per_use=YUAN), push(per_use=YUAN, issued_at=now + 1)] == [200, 200, 403, 200]
+
+
+def test_nothing_is_taken_from_a_key_beyond_what_it_signs_for_on_chain(running: Exchange) -> None:
+    terms = running.open()
+    register(running, running.world.consumer, AGENT, max_due=20_000)
+    mine = agent(running, terms)
+    use(mine, running)
+    assert mine.sign_head().head.size == 1  # 14,000
+    use(mine, running)
+    with pytest.raises(GatewayProblem, match="signs for at most 20000 token units, this comes to 28000"):
+        mine.sign_head()
+    with pytest.raises(GatewayProblem, match="its wallet must sign"):
+        mine.pay_ahead(max_due=20_001, seconds=7_200)
+    mine.pay_ahead(max_due=20_000, seconds=7_200)
+    principal = running.consumer(terms, accept=lambda entry: (entry.payload or {}).get("agent") == AGENT.address)
+    assert principal.sign_head().head.size == 2
+
+
+@pytest.mark.parametrize("path", ["{}?limit=1", "{}#x", "/x/..{}", "{}/%41", "@elsewhere.example{}", ":1{}"])
+def test_a_path_that_would_be_recorded_otherwise_is_never_asked_for(running: Exchange, path: str) -> None:
+    consumer = running.consumer(running.open())
+    with pytest.raises(InputInvalid, match="a path begins with /"):
+        consumer.request("GET", path.format(f"/v1/data/{running.version}"), purpose="RESEARCH")
+    assert consumer.spent().leaves == 0
 
 
 def test_revoking_the_key_stops_the_agent_at_once(running: Exchange) -> None:
