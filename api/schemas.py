@@ -109,6 +109,16 @@ class Credential(Wire):
     since: Block
 
 
+class SessionKey(Wire):
+    wallet: Address = Field(description="whom the key signs for")
+    key: Address
+    registered_at: Seconds
+    expiry: Seconds = Field(description="seconds, inclusive")
+    revoked_at: Seconds | None = Field(examples=[None])
+    max_due: Number = Field(description="what heads it signs may come to on any one authorization, in token units")
+    since: Block
+
+
 class Product(Wire):
     product: Hash
     space: Hash
@@ -699,6 +709,10 @@ def participant(row: Row) -> Participant:
 
 def credential(row: Row) -> Credential:
     return Credential(**row | {"revoked": bool(row["revoked"]), "reason": reason_text(row["reason"])})
+
+
+def session_key(row: Row) -> SessionKey:
+    return SessionKey(**row | {"revoked_at": row["revoked_at"] or None, "max_due": str(row["max_due"])})
 
 
 def version(row: Row) -> Version:

@@ -1,4 +1,4 @@
-"""Spaces, participants, credentials, products, versions, rate cards and splits."""
+"""Spaces, participants, credentials, session keys, products, versions, rate cards and splits."""
 
 from typing import Annotated, Any, Literal
 
@@ -86,6 +86,19 @@ async def credentials(
 ) -> Response:
     fetch = listed(schema.credentials, schemas.credential, space=space, wallet=wallet)
     return await read.page(fetch, schemas.Credential, after=after, limit=limit, format=format)
+
+
+@router.get("/session-keys", summary="Session keys, by wallet or key", response_model=schemas.Page[schemas.SessionKey])
+async def session_keys(
+    read: ReadDep,
+    wallet: AddressText | None = None,
+    key: AddressText | None = None,
+    after: After = "",
+    limit: Limit = 100,
+    format: Format = None,
+) -> Response:
+    fetch = listed(schema.session_keys, schemas.session_key, wallet=wallet, key=key)
+    return await read.page(fetch, schemas.SessionKey, after=after, limit=limit, format=format)
 
 
 @router.get("/products", summary="Products, by space or provider", response_model=schemas.Page[schemas.Product])

@@ -38,7 +38,7 @@ def _quad(text: str, what: str) -> Quad:
     return a, b, c, d
 
 
-def _write_file(path: Path, value: Any) -> None:
+def write_file(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -98,6 +98,21 @@ def read_agreement(app: App, path: Path) -> Agreement:
     return agreement_of(app.require_file(path))
 
 
+def price_rows(agreement: Agreement) -> list[tuple[str, str, str]]:
+    """Meter, units and price (yuan) in words, one row a tier."""
+    prices = []
+    for name, meter in zip(agreement.meters, agreement.card.meters, strict=True):
+        start = 0
+        if meter.free_units:
+            prices.append((name, f"first 前 {meter.free_units:,}", "free 免费"))
+        for tier in meter.tiers:
+            first, last = start + meter.free_units + 1, tier.up_to + meter.free_units
+            upto = "and above 以上" if tier.up_to == MAX_UNITS else f"to 至 {last:,}"
+            prices.append((name, f"{first:,} {upto}", f"{format_yuan(tier.price)} / {meter.unit_scale:,}"))
+            start = tier.up_to
+    return prices
+
+
 def describe(app: App, agreement: Agreement) -> None:
     """Terms and prices in words, for who is about to sign them."""
     if app.as_json:
@@ -116,17 +131,7 @@ def describe(app: App, agreement: Agreement) -> None:
         ("money 结算", "invoiced, by bank 发票银行结算" if terms.invoiced else f"escrowed {terms.token}"),
     ]
     app.table("Terms 条款", ("", ""), rows)
-    prices = []
-    for name, meter in zip(agreement.meters, agreement.card.meters, strict=True):
-        start = 0
-        if meter.free_units:
-            prices.append((name, f"first 前 {meter.free_units:,}", "free 免费"))
-        for tier in meter.tiers:
-            first, last = start + meter.free_units + 1, tier.up_to + meter.free_units
-            upto = "and above 以上" if tier.up_to == MAX_UNITS else f"to 至 {last:,}"
-            prices.append((name, f"{first:,} {upto}", f"{format_yuan(tier.price)} / {meter.unit_scale:,}"))
-            start = tier.up_to
-    app.table("Prices 价格 (CNY)", ("meter 计量", "units 用量", "price 单价"), prices)
+    app.table("Prices 价格 (CNY)", ("meter 计量", "units 用量", "price 单价"), price_rows(agreement))
     parts = [(payee, f"{bps / 100:.2f} %") for payee, bps in agreement.split.shares]
     app.table("Split 分账", ("payee 收款方", "share 份额"), parts)
 
@@ -223,7 +228,7 @@ def offer(app: App, /, product_id: str, output: Path, **options: Any) -> None:
         "offer": made.as_json(),
         "providerSignature": app.wallet.sign(made, app.domain(terms)),
     }
-    _write_file(output, document)
+    write_file(output, document)
     app.show({"file": str(output)} | document, lambda: click.echo(f"✓ offer signed: {output}"))
 
 
@@ -269,8 +274,8 @@ def accept(app: App, offer_file: Path, reserve: str, hours: int, output: Path) -
         "consumerSignature": app.wallet.sign(terms, domain),
         "acceptanceSignature": app.wallet.sign(acceptance, domain),
     }
-    _write_file(output, opening)
-    _write_file(app.agreement(identifier), agreement.as_json())
+    write_file(output, opening)
+    write_file(app.agreement(identifier), agreement.as_json())
     app.show({"authorization": identifier, "file": str(output)}, lambda: click.echo(f"✓ accepted: {output}"))
 
 

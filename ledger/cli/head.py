@@ -8,8 +8,9 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
+from ledger.cli.agent import grant_option
 from ledger.cli.app import App, pass_app, settled_head
-from ledger.cli.use import consumer_of
+from ledger.cli.use import consumer_of, copy_option
 from ledger.core.errors import NotFound
 from ledger.core.ids import Hash32
 from ledger.core.terms import AuthorizationTerms
@@ -26,14 +27,16 @@ def head() -> None:
 @head.command()
 @click.argument("authorization")
 @click.option("--gateway", required=True)
+@grant_option
+@copy_option
 @pass_app
-def sign(app: App, authorization: str, gateway: str) -> None:
-    """Check every leaf against what was received, then sign the head. Consumer.
+def sign(app: App, authorization: str, gateway: str, grant_file: Path | None, copies: tuple[Path, ...]) -> None:
+    """Check every leaf against what was received, then sign the head. Consumer, or its agent.
 
     \b
     Example:  sluice --wallet consumer.json head sign 0x… --gateway http://127.0.0.1:8490
     """
-    signed = consumer_of(app, authorization, gateway).sign_head()
+    signed = consumer_of(app, authorization, gateway, grant_file=grant_file, copies=copies).sign_head()
     shown = signed.head
     app.show(
         signed.as_json(),

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.cli import (
     account,
+    agent,
     audit,
     authorization,
     bill,
@@ -20,6 +21,7 @@ from ledger.cli import (
     events,
     gateway,
     head,
+    mcp,
     node,
     price,
     product,
@@ -142,6 +144,7 @@ for group in (
     account.account,
     account.share,
     account.payment,
+    agent.agent,
     audit.audit,
     authorization.authorization,
     bill.bill,
@@ -149,6 +152,7 @@ for group in (
     events.events,
     events.webhook,
     head.head,
+    mcp.mcp,
     node.deploy_command,
     gateway.gateway,
     watch.watch,

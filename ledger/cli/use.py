@@ -1,6 +1,7 @@
 """`sluice use`: metered uses through a provider's gateway, every receipt checked and kept."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,23 @@ import click
 import httpx
 from rich.progress import track
 
+from ledger.cli.agent import grant_option, read_grant
 from ledger.cli.app import App, pass_app
-from ledger.cli.authorization import read_agreement
-from ledger.core.errors import InputInvalid, VerificationFailed
-from ledger.core.ids import parse_hash
-from ledger.metering.client import Consumer
-from ledger.metering.log import open_usage
+from ledger.cli.authorization import Agreement, read_agreement
+from ledger.core.errors import InputInvalid, Refused, VerificationFailed
+from ledger.core.ids import Address, Hash32, parse_hash
+from ledger.core.terms import AgentGrant
+from ledger.metering.client import Accept, Consumer
+from ledger.metering.copy import Copy
+from ledger.metering.log import Entry, open_usage
+
+copy_option = click.option(
+    "--copy",
+    "copies",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="usage.db of another who uses data for the same consumer: its uses are signed too.",
+)
 
 
 @click.group()
@@ -23,16 +35,28 @@ def use() -> None:
     """Uses 用量: get data, receipt by receipt."""
 
 
-def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1) -> Consumer:
-    """The client over this home's copy of the usage log and what was agreed here."""
+def consumer_of(
+    app: App,
+    authorization: str,
+    gateway: str,
+    connections: int = 1,
+    grant_file: Path | None = None,
+    copies: Sequence[Path] = (),
+) -> Consumer:
+    """The client over this home's copy of the usage log and what was agreed here; of an agent, by its grant.
+
+    Args:
+        copies: usage databases of others who use data for the same consumer: they tell which leaves were theirs.
+    """
     wanted = parse_hash(authorization, "authorization")
-    agreed = read_agreement(app, app.agreement(wanted))
+    agreed, grant = _agreed(app, wanted, grant_file)
     terms = agreed.terms
-    if terms.digest(app.domain(terms)) != wanted:
-        raise VerificationFailed(f"the agreement kept for {wanted} has other terms")
     context = click.get_current_context()
     usage = open_usage(app.settings.usage)
     context.call_on_close(usage.dispose)
+    others = [open_usage(path) for path in copies]
+    for other in others:
+        context.call_on_close(other.dispose)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return Consumer(
         gateway=gateway,
@@ -41,8 +65,49 @@ def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1
         meters=agreed.meters,
         signer=app.wallet,
         usage=usage,
+        card=agreed.card,
+        grant=grant,
+        accept=_asked_by_others([Copy(other, wanted) for other in others], grant[0].key if grant else None),
         http=context.with_resource(httpx.Client(timeout=30, limits=limits)),
     )
+
+
+def _agreed(app: App, wanted: Hash32, grant_file: Path | None) -> tuple[Agreement, tuple[AgentGrant, str] | None]:
+    """What was agreed under an authorization, and the grant by which this wallet uses it, if it is an agent's."""
+    if grant_file is None:
+        agreed = read_agreement(app, app.agreement(wanted))
+        if agreed.terms.digest(app.domain(agreed.terms)) != wanted:
+            raise VerificationFailed(f"the agreement kept for {wanted} has other terms")
+        return agreed, None
+    granted = read_grant(app, grant_file)
+    grant = granted.grant
+    if grant.authorization_id != wanted:
+        raise InputInvalid(f"the grant is for authorization {grant.authorization_id}", field="grant")
+    if grant.key != app.address:
+        raise InputInvalid(f"the grant is for the key {grant.key}, this wallet is {app.address}", field="grant")
+    return granted.agreement, (grant, granted.signature)
+
+
+def _asked_by_others(copies: Sequence[Copy], me: Address | None) -> Accept:
+    """What to make of leaves that were not asked for here: `me` is the agent's key, None the consumer's own wallet.
+
+    Whoever asked has the receipt, and its copy tells. Without that copy nobody here can know: such a leaf is neither
+    signed nor disputed, for a dispute may be credited at once.
+    """
+
+    def accept(entry: Entry) -> bool:
+        leaf, asked = entry.leaf, (entry.payload or {}).get("agent")
+        for copy in copies:
+            dispute = copy.disputed().get(leaf.index)
+            if copy.holds(leaf) and (dispute is None or dispute["answer"] == "CREDITED"):
+                return True
+        if asked == me:
+            return False
+        who = "the consumer's own wallet" if asked is None else f"the agent {asked}"
+        words = f"leaf {leaf.index} was asked for by {who}, not here: give its copy of the log with --copy usage.db"
+        raise Refused(words, leaf=leaf.index)
+
+    return accept
 
 
 @use.command()
@@ -52,6 +117,7 @@ def consumer_of(app: App, authorization: str, gateway: str, connections: int = 1
 @click.option("--purpose", required=True)
 @click.option("--query", "query", multiple=True, help="NAME=VALUE, such as from=2010-01-01T01:00:00.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the data goes.")
+@grant_option
 @pass_app
 def get(
     app: App,
@@ -61,14 +127,16 @@ def get(
     purpose: str,
     query: tuple[str, ...],
     output: Path | None,
+    grant_file: Path | None,
 ) -> None:
     """One metered use.
 
     \b
     Example:  sluice --wallet consumer.json use get 0x… --gateway http://127.0.0.1:8490 --version 0x… \\
                 --purpose RESEARCH --query limit=24
+    An agent: sluice --wallet agent.json use get 0x… --grant grant.json --gateway …
     """
-    client = consumer_of(app, authorization, gateway)
+    client = consumer_of(app, authorization, gateway, grant_file=grant_file)
     if any("=" not in pair for pair in query):
         raise InputInvalid("--query must look like NAME=VALUE", field="query")
     pairs = dict(pair.split("=", 1) for pair in query)
@@ -97,6 +165,7 @@ def get(
 @click.option("--step-hours", default=1, show_default=True)
 @click.option("--limit", default=24, show_default=True, help="Rows a use.")
 @click.option("--connections", default=4, show_default=True, type=click.IntRange(1, 64))
+@grant_option
 @pass_app
 def run(
     app: App,
@@ -109,6 +178,7 @@ def run(
     step_hours: int,
     limit: int,
     connections: int,
+    grant_file: Path | None,
 ) -> None:
     """Many metered uses, each a real HTTP call with its own receipt; the data itself is not kept.
 
@@ -116,7 +186,7 @@ def run(
     Example:  sluice --wallet consumer.json use run 0x… --gateway http://127.0.0.1:8490 --version 0x… \\
                 --purpose RESEARCH --count 2000 --start 2010-01-01T01:00:00
     """
-    client = consumer_of(app, authorization, gateway, connections)
+    client = consumer_of(app, authorization, gateway, connections, grant_file)
     found = parse_hash(version, "version")
     queries: list[dict[str, str]] = [{}] * count
     if start is not None:

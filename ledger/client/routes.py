@@ -303,6 +303,27 @@ class Routes:
             ),
         )
 
+    def session_keys(
+        self,
+        *,
+        wallet: str | None = None,
+        key: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        at_block: int | None = None,
+        min_block: int | None = None,
+    ) -> types.Page[types.SessionKey]:
+        """Session keys, by wallet or key"""
+        return cast(
+            "types.Page[types.SessionKey]",
+            self.request(
+                "GET",
+                "/v1/session-keys",
+                headers=_headers(min_block),
+                params=_params(wallet=wallet, key=key, after=after, limit=limit, at_block=at_block),
+            ),
+        )
+
     def products(
         self,
         *,

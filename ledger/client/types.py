@@ -453,6 +453,16 @@ class Session(TypedDict):
     expiresAt: int
 
 
+class SessionKey(TypedDict):
+    wallet: str
+    key: str
+    registeredAt: int
+    expiry: int
+    revokedAt: int | None
+    maxDue: str
+    since: int
+
+
 class Settlement(TypedDict):
     """A change of an authorization's head, of what is due for it, or of what its reservation paid."""
 

@@ -5,10 +5,10 @@ checked from the last one on, and what has been checked is not read again.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.core.database import writing
@@ -111,6 +111,19 @@ class Copy:
                 return 0, NO_UNITS, 0
             last = read_entries(connection, self.authorization_id, size - 1, 1)[0].leaf
         return size, last.cum_units, last.cum_credits
+
+    def backwards(self) -> Iterator[Entry]:
+        """Entries that are kept, the last one first; some may be missing between them."""
+        table = schema.leaves
+        last = select(func.max(table.c.index)).where(table.c.authorization == self.authorization_id)
+        with self._usage.connect() as connection:
+            found = connection.execute(last).scalar()
+        end = 0 if found is None else found + 1
+        while end > 0:
+            with self._usage.connect() as connection:
+                entries = read_entries(connection, self.authorization_id, max(0, end - PAGE), below=end)
+            yield from reversed(entries)
+            end -= PAGE
 
     # ------------------------------------------------------------------------------------------- disputes
 

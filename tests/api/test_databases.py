@@ -38,7 +38,7 @@ def test_every_reply_is_the_same_on_sqlite_and_postgresql(running: Exchange, pos
     id_, party = world.id(terms), world.consumer.address
     earlier = running.world.deployment.block + 20
     paths = f"""
-        /v1/spaces /v1/credentials /v1/products /v1/products/{world.product} /v1/versions?status=LISTED
+        /v1/spaces /v1/credentials /v1/session-keys /v1/products /v1/products/{world.product} /v1/versions?status=LISTED
         /v1/participants?role=PROVIDER /v1/participants?limit=1 /v1/rate-cards/{terms.rate_card}
         /v1/authorizations /v1/authorizations?limit=2 /v1/authorizations?purpose=RESEARCH&consumer={party}
         /v1/authorizations?status=OPEN&format=csv /v1/authorizations?at_block={earlier} /v1/authorizations/{id_}
