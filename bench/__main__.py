@@ -17,13 +17,14 @@ from eth_account.messages import _hash_eip191_message, encode_typed_data
 
 from bench.api import api
 from bench.fresh import fresh
+from bench.hashing import hashing
 from bench.lists import lists
 from bench.mirror import mirror
+from bench.uses import uses
 from ledger.chain.client import Chain
 from ledger.cli.processes import Processes
 from ledger.core.merkle import Tree
 from ledger.core.signing import recover
-from tests.exchange import exchange
 from tests.world import Key, World
 
 
@@ -67,20 +68,11 @@ def core(world: World) -> dict[str, Any]:
     }
 
 
-def uses(world: World) -> dict[str, Any]:
-    """One gateway and one consumer in one process, one connection; the floor is a reply that meters nothing."""
-    with tempfile.TemporaryDirectory() as folder, exchange(world, Path(folder)) as running:
-        consumer = running.consumer(running.open(500_000_000))
-        metered = rate(lambda: consumer.use(running.version, "RESEARCH", {"limit": "24"}), 150)
-        floor = rate(lambda: running.http.get(f"{running.url}/health").read(), 300)
-        return {"a second": metered, "floor: an unmetered reply": floor, "ratio": metered / floor}
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
         world = World.on(Chain(processes.anvil(Path(folder) / "state.json")))
-        found = {"core": core(world), "uses": uses(world)}
-    for measure in (mirror, api, fresh, lists):
+        found: dict[str, Any] = {"core": core(world)}
+    for measure in (hashing, uses, mirror, api, fresh, lists):
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             found |= measure(Path(folder))
     Path("build").mkdir(exist_ok=True)

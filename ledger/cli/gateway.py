@@ -28,6 +28,7 @@ from ledger.metering.log import open_usage
 from ledger.metering.middleware import MeterMiddleware
 from ledger.metering.policy import Policy, read_policy
 from ledger.metering.proxy import Proxy
+from ledger.metering.restore import restore_log
 from ledger.metering.routes import create_gateway
 from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries
@@ -243,6 +244,22 @@ def waiting_command(app: App) -> None:
     ]
     columns = ("authorization", "leaves", "units", "since (UTC)")
     app.show(shown, lambda: app.table("Waiting for signatures 待签认", columns, rows))
+
+
+@gateway.command()
+@click.argument("authorization")
+@click.option("--copy", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="usage.db.")
+@pass_app
+def restore(app: App, authorization: str, copy: Path) -> None:
+    """Bring back a log that was lost, from the consumer's copy: every leaf must have been this provider's word.
+
+    \b
+    Example:  sluice --wallet provider.json gateway restore 0x… --copy consumer-usage.db
+    """
+    wanted, terms = app.terms(authorization)
+    made = restore_log(open_usage(copy), open_usage(app.settings.usage), terms, app.domain(terms))
+    shown = {"authorization": wanted, "size": made.size, "root": made.root}
+    app.show(shown, lambda: click.echo(f"✓ {made.size:,} leaves restored, root {made.root}"))
 
 
 @gateway.command()
