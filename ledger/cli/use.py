@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import httpx
@@ -16,10 +16,12 @@ from ledger.cli.app import App, pass_app
 from ledger.cli.authorization import Agreement, read_agreement
 from ledger.core.errors import InputInvalid, Refused, VerificationFailed
 from ledger.core.ids import Address, Hash32, parse_hash
+from ledger.core.parse import load_json
 from ledger.core.terms import AgentGrant
 from ledger.metering.client import Accept, Consumer
 from ledger.metering.copy import Copy
 from ledger.metering.log import Entry, open_usage
+from ledger.metering.reporter import Reporter
 
 copy_option = click.option(
     "--copy",
@@ -210,6 +212,44 @@ def run(
         "perSecond": round(count / seconds, 1),
     }
     app.show(result, lambda: click.echo(f"✓ {count:,} uses, {received:,} bytes, {count / seconds:,.0f} a second"))
+
+
+@use.command()
+@click.argument("authorization")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--gateway", required=True)
+@click.option("--ask", is_flag=True, help="Only ask whether they may be done; refusals are recorded all the same.")
+@click.option("--batch", default=2_000, show_default=True, type=click.IntRange(1, 10_000), help="Uses at once.")
+@pass_app
+def report(app: App, authorization: str, file: TextIO, gateway: str, ask: bool, batch: int) -> None:
+    """Report uses metered elsewhere, one JSON object a line, as docs/gateway.md has it. Provider.
+
+    The same file again counts nothing: after an error send it again as it is.
+
+    \b
+    Example:  sluice --wallet provider.json use report 0x… jobs.jsonl --gateway http://127.0.0.1:8490
+    """
+    wanted = parse_hash(authorization, "authorization")
+    uses = [load_json(line, f"line {n}") for n, line in enumerate(file, 1) if line.strip()]
+    context = click.get_current_context()
+    http = context.with_resource(httpx.Client(timeout=120))
+    reporter = Reporter(gateway=gateway, signer=app.wallet, domain=app.deployment.domain("UsageLedger"), http=http)
+    done: dict[str, Any] = {"uses": len(uses), "refused": [], "failed": [], "receipt": None}
+    starts = range(0, len(uses), batch)
+    for at in starts if app.as_json else track(starts, "reporting 上报中", console=app.console):
+        answer = reporter.report(wanted, uses[at : at + batch], ask=ask)
+        for what in ("refused", "failed"):
+            done[what] += [one | {"use": one["use"] + at} for one in answer[what]]
+        done["receipt"] = answer["receipt"] or done["receipt"]
+
+    def human() -> None:
+        for one in (*done["refused"], *done["failed"]):
+            click.echo(f"✗ use 用量 {one['use'] + 1}: {one.get('reason') or one['detail']}", err=True)
+        size = done["receipt"]["head"]["size"] if done["receipt"] else 0
+        kept = len(uses) - len(done["refused"]) - len(done["failed"])
+        click.echo(f"✓ {kept:,} of {len(uses):,} uses {'may be done' if ask else f'stand in the log of {size} leaves'}")
+
+    app.show(done, human)
 
 
 @use.command(name="list")

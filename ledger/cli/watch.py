@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from ledger.cli.app import App, pass_app, settled_head, short
 from ledger.core.errors import NotFound, SluiceError
-from ledger.core.ids import Hash32, parse_hash, raw
+from ledger.core.ids import Hash32, parse_hash
 from ledger.core.money import parse_yuan
 from ledger.core.ratecard import RateCard
 from ledger.core.terms import AuthorizationTerms
@@ -61,7 +61,7 @@ def look(app: App, named: Sequence[Hash32], limits: Redeeming) -> list[dict[str,
         for id_ in wanted:
             row = app.get(f"/v1/authorizations/{id_}")
             terms, previous = AuthorizationTerms.from_json(row["terms"]), settled_head(row)
-            card = RateCard.decode(raw(app.get(f"/v1/rate-cards/{terms.rate_card}")["encoded"]))
+            card = RateCard.from_json(app.get(f"/v1/rate-cards/{terms.rate_card}"))
             with usage.connect() as connection:
                 try:
                     settled = previous.size if previous else 0
