@@ -43,6 +43,9 @@ _PAYMENTS = {"PaymentRecorded": "recorded", "PaymentReversed": "reversed", "Paym
 MEMBERS = {"event", "blockNumber", "blockHash", "logIndex", "transactionHash", "address", "topics", "data"}
 
 
+_CEILING = 4  # of the contract's Basis: what vouched for the head
+
+
 @dataclass(slots=True)
 class History:
     """What an authorization's logs say, in the bundle's written form."""
@@ -54,6 +57,7 @@ class History:
     paid: int = 0
     settlements: list[dict[str, Any]] = field(default_factory=list)
     payments: list[dict[str, Any]] = field(default_factory=list)
+    under_ceiling: set[int] = field(default_factory=set)  # sizes of heads settled by what the consumer paid ahead
 
 
 def replay(rows: Sequence[Mapping[str, Any]], terms: AuthorizationTerms, authorization: Hash32, ledger: str) -> History:
@@ -101,6 +105,8 @@ def _apply(history: History, name: str, row: Mapping[str, Any], numbers: list[in
             root=hash_of(words[7]),
         )
         due, history.paid = numbers[8], numbers[9]
+        if name == "Settled" and numbers[13] == _CEILING:
+            history.under_ceiling.add(head.size)
         if name == "Settled" or head.size > (history.settlements[-1]["head"]["size"] if history.settlements else 0):
             history.settlements.append(
                 {

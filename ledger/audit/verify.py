@@ -190,10 +190,12 @@ def _authorization(report: Report, folder: Path, name: str, chain_id: int, contr
         "sessionKeys": document.get("sessionKeys"),
     }
     _same(report, file, "", document, expected)
-    providers, consumers = _keys(terms.provider, document), _keys(terms.consumer, document)
+    providers, consumers = _keys(terms.provider, document), [*_keys(terms.consumer, document), terms.metering_agent]
     leaves, unsigned = _leaves(report, folder, f"{base}/leaves.jsonl", terms, domain, authorization_id, providers)
     tree = Tree(leaf.hash() for leaf in leaves)
-    heads = _heads(report, folder, f"{base}/heads.jsonl", (providers, consumers), domain, leaves, tree, unsigned)
+    heads, ours = _heads(report, folder, f"{base}/heads.jsonl", (providers, consumers), domain, leaves, tree, unsigned)
+    # What was paid ahead settles by the provider's word alone: the event says so.
+    heads += [head for head in ours if head.size in history.under_ceiling]
     _settlements(report, f"{base}/settlements.jsonl", history, card, heads)
     _bill(report, folder, base, terms, card, split, leaves, history)
 
@@ -327,9 +329,10 @@ def _heads(
     leaves: list[UsageLeaf],
     tree: Tree,
     unsigned: int,
-) -> list[UsageHead]:
-    """The heads both signed. One that the provider signed must reach beyond every leaf without a receipt of its own."""
-    heads = []
+) -> tuple[list[UsageHead], list[UsageHead]]:
+    """The heads both signed, and those the provider signed: one of these must reach beyond every leaf without a receipt
+    of its own."""
+    heads, ours = [], []
     answered = 0
     for n, record in enumerate(_records(report, folder, file)):
         head = UsageHead.from_json(record["head"])
@@ -345,6 +348,7 @@ def _heads(
         signed = any(is_signed_by(key, head, domain, str(record["providerSignature"])) for key in keys[0])
         if report.must(signed, file, where, "providerSignature", "is not the provider's over this head"):
             answered = max(answered, head.size)
+            ours.append(head)
         if record["consumerSignature"] is not None:
             signed = any(is_signed_by(key, head, domain, str(record["consumerSignature"])) for key in keys[1])
             if report.must(signed, file, where, "consumerSignature", "is not the consumer's over this head"):
@@ -352,7 +356,7 @@ def _heads(
     what = f"leaf {unsigned} has no receipt, and no head signed by the provider answers for it"
     report.must(unsigned < answered, file, "", "signature", what)
     report.count("heads", len(heads))
-    return heads
+    return heads, ours
 
 
 def _settlements(report: Report, file: str, history: History, card: RateCard, heads: list[UsageHead]) -> None:
@@ -362,7 +366,7 @@ def _settlements(report: Report, file: str, history: History, card: RateCard, he
         where = f"line {n + 1}"
         head = UsageHead.from_json(record["head"])
         due = card.due(head.units, head.credits)
-        report.must(head in heads, file, where, "head", "is not a head both wallets signed")
+        report.must(head in heads, file, where, "head", "is not a head both wallets signed, or one under a ceiling")
         report.must(head.size > size, file, where, "size", "does not grow")
         report.must(int(record["due"]) == due, file, where, "due", f"is {record['due']}, the units come to {due}")
         arrears = max(0, due - int(record["paid"]))

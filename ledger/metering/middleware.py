@@ -220,7 +220,7 @@ class MeterMiddleware:
         given = first(scope["headers"], b"authorization")
         if given[:7].lower() != "bearer ":
             raise NotAuthenticated("open a session first: POST /v1/sessions")
-        session = self._gateway.sessions.find(given[7:].strip())
+        session = self._gateway.sessions.find(given[7:].strip(), to_use=True)
         if session.role == PROVIDER:
             raise NotAuthenticated("a provider's session reports uses; it does not use data")
         return session

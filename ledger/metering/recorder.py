@@ -7,6 +7,7 @@ tells which.
 """
 
 import asyncio
+import dataclasses
 import secrets
 import sqlite3
 import threading
@@ -36,6 +37,7 @@ from ledger.metering.admission import Count, Decision, Position, Request, Standi
 from ledger.metering.log import NO_UNITS, Entry, Grown, SignedHead, UsageLog, find_entries, head_after, receipt_of
 from ledger.metering.standing import Moment, Standings
 
+MOST = 2**128 - 1
 BEGUN_SECONDS = 3_600  # after that, whoever began a delivery has died
 TOGETHER = 1_000  # uses committed at once, at most
 OPEN_LOGS = 1_000  # views kept in memory; a log that is not among them is read again
@@ -445,7 +447,10 @@ def _again(before: Entry, use: Use, standing: Standing, position: Position, coun
     """A use id that is known: the same receipt, and the data only while it would be allowed."""
     if before.request_hash != use.request_hash:
         return Conflict("this use id was used for another request", leaf=before.leaf.index)
-    request = msgspec.structs.replace(use.request, units=NO_UNITS, stated=None, agent=None)
+    agent = use.request.agent
+    if agent is not None:  # its caps were counted before; whether it is allowed at all is asked again
+        agent = dataclasses.replace(agent, per_use=MOST, per_day=MOST, uses_per_day=MOST)
+    request = msgspec.structs.replace(use.request, units=NO_UNITS, stated=None, agent=agent)
     reason = admission.decide(standing, request, position, counted, now).reason
     return Recorded(before, reason, known=True)
 

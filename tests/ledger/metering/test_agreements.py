@@ -155,12 +155,16 @@ def test_revoking_the_key_stops_the_agent_at_once(running: Exchange) -> None:
     terms, world = running.open(), running.world
     register(running, world.consumer, AGENT)
     mine = agent(running, terms)
-    use(mine, running)
+    got = "r" * 64
+    mine.use(running.version, "RESEARCH", {"from": "2026-01-01T00:00:00", "limit": "5"}, use_id=got)
     world.send(world.consumer, "session-key.revoke", key=AGENT.address)
     running.follow()
-    for one in (mine, agent(running, terms, name="again")):  # the session that was open is over, too
+    assert reason(mine, running) == "AGENT_NOT_ALLOWED"  # refused in the log, in the session that was open
+    with pytest.raises(GatewayProblem, match="not delivered again"):
+        mine.use(running.version, "RESEARCH", {"from": "2026-01-01T00:00:00", "limit": "5"}, use_id=got)
+    for one in (mine.sign_head, lambda: use(agent(running, terms, name="again"), running)):
         with pytest.raises(GatewayProblem, match="not signed by the consumer"):
-            use(one, running)
+            one()
 
 
 # --------------------------------------------------------------------------------------------- pay ahead
