@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -17,7 +18,8 @@ from eth_typing import Hash32 as Digest
 
 from ledger.chain.prepared import PreparedTransaction
 from ledger.core.errors import Conflict, InputInvalid, NotFound, SluiceError
-from ledger.core.ids import Address, checksum, parse_address, raw
+from ledger.core.ids import Address, checksum, parse_address, parse_bytes, raw
+from ledger.core.signing import recover
 from ledger.core.siwe import personal_digest
 from ledger.core.typed_data import Domain, Message
 
@@ -60,6 +62,44 @@ class Wallet:
         if prepared.to is not None:
             fields["to"] = checksum(prepared.to)
         return "0x" + bytes(self._account.sign_transaction(fields).raw_transaction).hex()
+
+
+class SignerFailed(SluiceError):
+    """The external signer did not answer, refused, or signed with another key."""
+
+    code = "signer_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalSigner:
+    """A signer in another process or machine, asked over Clef's JSON-RPC (`account_signTypedData`): no key is here.
+
+    What it gives is checked before it is used. Safe for several threads.
+    """
+
+    url: str
+    address: Address
+    seconds: float = 10
+
+    def sign(self, message: Message, domain: Domain) -> str:
+        """65 bytes r ‖ s ‖ v as 0x-hex. Raises SignerFailed."""
+        asked = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "account_signTypedData",
+            "params": [checksum(self.address), message.typed_data(domain)],
+        }
+        try:
+            answer = httpx.post(self.url, json=asked, timeout=self.seconds).json()
+            signed = parse_bytes(answer["result"], "signature", 65)
+            if signed[64] < 2:
+                signed = signed[:64] + bytes([signed[64] + 27])  # some give the parity itself
+            signature = "0x" + signed.hex()
+            if recover(message.digest(domain), signature) != self.address:
+                raise SignerFailed(f"the signer at {self.url} signed with another key than {self.address}")
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, InputInvalid) as problem:
+            raise SignerFailed(f"the signer at {self.url} gave no signature: {type(problem).__name__}") from problem
+        return signature
 
 
 def create(path: Path, password: str) -> Address:

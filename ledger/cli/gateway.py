@@ -20,7 +20,8 @@ from ledger.core.errors import InputInvalid, NotFound
 from ledger.core.hashing import ALGORITHMS, content_digests, file_chunks, sha256
 from ledger.core.ids import Address, Hash32, hash_of, parse_address, parse_hash
 from ledger.core.parse import parse_uint
-from ledger.metering.config import Settings, SourceSettings, read_settings, rule_of
+from ledger.core.signing import Signer
+from ledger.metering.config import Settings, SignerSettings, SourceSettings, read_settings, rule_of
 from ledger.metering.duty import waiting
 from ledger.metering.files import Files, metered
 from ledger.metering.gateway import Gateway
@@ -34,6 +35,7 @@ from ledger.metering.sources import Source, open_source
 from ledger.mirror import queries
 from ledger.mirror import schema as mirror_schema
 from ledger.mirror.store import open_mirror
+from ledger.wallet import ExternalSigner
 
 OWN = ("/v1/sessions", "/v1/grants", "/v1/uses", "/v1/authorizations", "/health")
 
@@ -68,7 +70,8 @@ def gateway(
 def _serve(app: App, settings: Settings, base: Path, folder: Path | None, port: int) -> None:
     mirror = open_mirror(app.settings.mirror, app.deployment)
     usage = open_usage(app.settings.usage)
-    provider = parse_address(settings.provider, "provider") if settings.provider else app.address
+    signer: Signer = app.wallet if settings.signer is None else _external(settings.signer)
+    provider = parse_address(settings.provider, "provider") if settings.provider else signer.address
     policies = _policies(base, settings)
     sources = [*_sources(mirror, base, settings.sources, provider)]
     if folder is not None:
@@ -87,7 +90,7 @@ def _serve(app: App, settings: Settings, base: Path, folder: Path | None, port: 
             mirror=mirror,
             usage=usage,
             provider=provider,
-            signer=app.wallet,
+            signer=signer,
             domains={name: app.deployment.domain(name) for name in ("UsageLedger", "InvoiceLedger")},
             policies=policies,
             origin=settings.origin or url,
@@ -102,6 +105,10 @@ def _serve(app: App, settings: Settings, base: Path, folder: Path | None, port: 
         app.show(shown, lambda: click.echo(f"✓ gateway at {url}, {len(rules)} routes metered (Ctrl-C stops it)"))
 
     loopback.run(make, port, ready)
+
+
+def _external(signer: SignerSettings) -> ExternalSigner:
+    return ExternalSigner(signer.url, parse_address(signer.address, "signer"))
 
 
 def serving(made: Gateway, rules: Sequence[Any], sources: Sequence[Source], upstream: str | None) -> ASGIApp:

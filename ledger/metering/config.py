@@ -27,6 +27,13 @@ class RouteSettings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", 
     hold: tuple[int, ...] = ()
 
 
+class SignerSettings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
+    """An external signer, asked over Clef's JSON-RPC."""
+
+    url: str
+    address: str
+
+
 class SourceSettings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     """One published file, served as rows or as a file."""
 
@@ -41,6 +48,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", froze
 
     origin: str | None = None  # the URL consumers see, if it is not the address it listens on
     provider: str | None = None  # whose data it is, if the wallet is a session key of it
+    signer: SignerSettings | None = None  # instead of a wallet on this machine
     policies: tuple[str, ...] = ()  # files
     finality: str = "seen"  # or final: serve once an opening cannot be taken back
     credit_up_to: str = "0"  # token units: disputes worth no more are credited at once

@@ -27,6 +27,7 @@ STATUS = {
     "not_final": 425,
     "too_many_requests": 429,
     "log_unavailable": 503,
+    "signer_failed": 503,
     "upstream_failed": 502,
 }
 RETRY = {425: "2", 503: "1"}  # seconds

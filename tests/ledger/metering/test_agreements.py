@@ -1,20 +1,24 @@
 """What the two sides sign besides heads: grants for agents, ceilings to pay ahead, keys that sign for wallets; and what
 becomes of a leaf that is disputed."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi import Response
 
 from ledger.core.errors import InputInvalid
 from ledger.core.ids import hash_of
-from ledger.core.terms import AgentGrant, AuthorizationTerms, SessionKey
+from ledger.core.terms import AgentGrant, AuthorizationTerms, SessionKey, UsageHead, UseReceipt
+from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind
 from ledger.metering.client import Consumer, GatewayProblem, UseRefused
 from ledger.metering.copy import Disputed
 from ledger.metering.gateway import Gateway
 from ledger.metering.log import read_entries
-from tests.exchange import Exchange, serving_of
+from ledger.wallet import ExternalSigner, SignerFailed
+from tests.exchange import Exchange, served, serving_of
 from tests.world import Key
 
 AGENT = Key.named("agent")
@@ -344,3 +348,35 @@ def test_personal_data_is_recorded_nowhere(running: Exchange) -> None:
 def test_an_unknown_authorization_is_not_found(running: Exchange) -> None:
     with pytest.raises(Exception, match="no authorization"):
         running.gateway.head(hash_of(bytes(32)))
+
+
+def test_a_gateway_without_a_key_asks_a_signer_for_each_word(running: Exchange) -> None:
+    """Over Clef's JSON-RPC; what it gives is checked."""
+    world = running.world
+    keys = [world.provider]
+
+    async def clef(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        asked = json.loads((await receive())["body"])
+        address, typed_data = asked["params"]
+        assert (asked["method"], address.lower()) == ("account_signTypedData", world.provider.address)
+        kind: Any = {"UseReceipt": UseReceipt, "UsageHead": UsageHead}[typed_data["primaryType"]]
+        domain = Domain(typed_data["domain"]["chainId"], typed_data["domain"]["verifyingContract"])
+        signature = keys[0].sign(kind.from_json(typed_data["message"]), domain)
+        await Response(json.dumps({"jsonrpc": "2.0", "id": 1, "result": signature}))(scope, receive, send)
+
+    with served(clef) as url:
+        signer = ExternalSigner(url, world.provider.address)
+        with serving_of(running, signer=signer) as (_, gateway):
+            terms = running.open()
+            consumer = running.consumer(terms, gateway=gateway)
+            use(consumer, running)
+            assert consumer.sign_head().head.size == 1
+            keys[0] = AGENT
+            with pytest.raises(GatewayProblem, match="another key"):
+                use(consumer, running)
+            keys[0] = world.provider
+            assert use(consumer, running).entry.leaf.index == 1
+    with pytest.raises(SignerFailed, match="gave no signature"):
+        signer.sign(grant(running, terms)[0], world.domain(terms))
