@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,15 @@ def uses(folder: Path) -> dict[str, Any]:
         with _followed(world, folder / "mirror.db"):
             for kind in ("sqlite", "postgres"):
                 target: Target = folder / "usage.db" if kind == "sqlite" else fresh_database(server)
-                with _server(folder, target, world.version) as url:
+                with _server(folder, target, world.version) as (url, megabytes):
+                    before = megabytes()
                     found |= _batch(world, terms, url, kind)
                     if shutil.which("wrk") is None:
                         found["uses_per_s_http"] = "wrk is not installed (Debian: apt-get install wrk)"
                     else:
                         found |= _http(world, terms, url, folder, kind)
+                    # Of these, answers kept for who asks again are up to 64.
+                    found[f"gateway_megabytes_{kind}"] = {"at the start": before, "at the end": megabytes()}
     return found
 
 
@@ -189,13 +192,15 @@ def _followed(world: World, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _server(folder: Path, target: Target, version: Hash32) -> Iterator[str]:
-    """A provider's application behind the middleware, in a process of its own; its URL."""
+def _server(folder: Path, target: Target, version: Hash32) -> Iterator[tuple[str, Callable[[], float]]]:
+    """A provider's application behind the middleware, in a process of its own; its URL, and what memory it takes."""
     command = [sys.executable, "-m", "bench.uses", str(folder), str(target), version]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            url = process.stdout.readline().strip()
+            status = Path(f"/proc/{process.pid}/status")
+            yield url, lambda: int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0]) / 1024
         finally:
             process.terminate()
             process.wait()

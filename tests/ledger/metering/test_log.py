@@ -238,3 +238,31 @@ def test_a_leaf_is_read_as_it_was_written(data: st.DataObject) -> None:
 def test_bytes_that_are_no_leaf_are_refused(size: int) -> None:
     with pytest.raises(InputInvalid):
         UsageLeaf.decode(bytes(size))
+
+
+def test_what_a_writer_keeps_does_not_grow_with_the_log(usage: Engine) -> None:
+    log = UsageLog(usage, ID)
+    for count in (10, 300, 3_000):
+        log.append_all(entries(log, count))
+        again = UsageLog(usage, ID)
+        for view in (log, again):
+            assert len(view._range.nodes) <= len(view).bit_length()
+            assert view._row is not None
+            assert len(view._row) == len(view) % 256
+
+
+def test_a_log_that_others_wrote_is_seen_when_it_is_held(usage: Engine) -> None:
+    """Two views take turns, within a tile and over its end."""
+    mine, theirs = UsageLog(usage, ID), UsageLog(usage, ID)
+    for turn in range(8):
+        for log in (mine, theirs):
+            with writing(usage) as connection:
+                assert log.hold(connection) == (turn > 0 or log is theirs)
+                grown = log.write(connection, entries(log, 70, f"turn {turn}"))
+            log.take(grown)
+    assert len(theirs) == 8 * 2 * 70
+    assert UsageLog(usage, ID).tree.root() == theirs.tree.root() == whole(usage).root()
+    with writing(usage) as connection:
+        assert mine.hold(connection)
+        assert not mine.hold(connection)
+    assert (mine.last, mine.root()) == (theirs.last, theirs.root())
