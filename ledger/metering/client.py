@@ -343,6 +343,8 @@ class _Client:
         head, signature = UsageHead.from_json(answer["head"]), str(answer["providerSignature"])
         if head.authorization_id != self.authorization_id or head.size >> 62 or not self._by_provider(head, signature):
             raise Disputed(f"the head of {head.size} leaves is not signed by the provider")
+        if head.as_of > self._clock() + CLOCK_TOLERANCE:
+            raise Disputed(f"the head of {head.size} leaves is dated in the future")
         yield from self._recover(head.size)
         self._copy.check(head, self._card)
         mine = self._signer.sign(head, self._domain)

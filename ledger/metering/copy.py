@@ -189,7 +189,7 @@ class Copy:
         with writing(self._usage) as connection:
             log = UsageLog(self._usage, self.authorization_id)
             log.hold(connection)
-            if head.size < len(log):
+            if 0 < head.size < len(log):
                 # A head of before: it must be the one that follows from the tree as it was.
                 self._same(log.head(head.size), head)
             else:

@@ -48,6 +48,7 @@ from ledger.metering.answers import (
 from ledger.metering.counting import Counter, Delivered, NotCountable, count, parse_counter, parse_stated
 from ledger.metering.gateway import Gateway
 from ledger.metering.log import NO_UNITS, Entry
+from ledger.metering.personal import refuse_personal
 from ledger.metering.problems import problem_of, refusal_of
 from ledger.metering.recorder import Recorded, Use
 from ledger.metering.sessions import AGENT, PROVIDER, NotAuthenticated, Session
@@ -266,6 +267,7 @@ class MeterMiddleware:
         units = route.count(meters, given)
         delivered: dict[str, Any] = {"status": status, "responseSha256": "0x" + digest, "bytes": length}
         if given.stated:
+            refuse_personal(list(given.stated), "Sluice-Count")
             delivered["stated"] = {word: str(n) for word, n in given.stated.items()}
         # A word that is metered may be limited, too.
         said = {meter.word: n for meter, n in zip(meters, units, strict=False)} | dict(given.stated)

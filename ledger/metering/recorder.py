@@ -99,6 +99,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
         self._closed = False
+        self._entrance = threading.Lock()  # who comes in while the recorder closes is let in or turned away
 
     # ------------------------------------------------------------------------------------------ together
 
@@ -110,22 +111,25 @@ class Recorder:
             NotFound, MirrorBehind, NotFinal: it cannot be decided here and now.
             LogUnavailable: nothing was recorded.
         """
-        if self._closed:
-            raise LogUnavailable("this gateway is closing; ask again with the same use id")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="usage log", daemon=True)
-            self._thread.start()
         future = asyncio.get_running_loop().create_future()
-        self._waiting.put((use, future))
+        with self._entrance:
+            if self._closed:
+                raise LogUnavailable("this gateway is closing; ask again with the same use id")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="usage log", daemon=True)
+                self._thread.start()
+            self._waiting.put((use, future))
         outcome: Recorded = await future
         return outcome
 
     def close(self) -> None:
         """Waits for what is being recorded; nothing is recorded after."""
-        self._closed = True
-        thread, self._thread = self._thread, None
+        with self._entrance:
+            self._closed = True
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._waiting.put(None)
         if thread is not None:
-            self._waiting.put(None)
             thread.join()
         with self._lock:
             if self._connection is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ledger.core.errors import Refused, VerificationFailed
+from ledger.core.errors import InputInvalid, Refused, VerificationFailed
 from ledger.core.ids import ZERO_HASH, Hash32, hash_of
 from ledger.core.parse import load_json
 from ledger.core.signing import Signer
@@ -64,11 +64,14 @@ class Reporter:
                 break
             self._token = ""
         answer: dict[str, Any] = _json(response)
-        places = [leaf for leaf in answer["leaves"] if leaf is not None]
-        fits = len(answer["leaves"]) == len(uses) and answer["authorization"] == authorization_id
-        if places:
-            head = UsageHead.from_json((answer["receipt"] or {}).get("head", {}))
-            fits &= head.authorization_id == authorization_id and head.size > max(places)
+        try:
+            places = [leaf for leaf in answer["leaves"] if leaf is not None]
+            fits = len(answer["leaves"]) == len(uses) and answer["authorization"] == authorization_id
+            if places:
+                head = UsageHead.from_json(answer["receipt"]["head"])
+                fits &= head.authorization_id == authorization_id and head.size > max(places)
+        except (KeyError, TypeError, InputInvalid):
+            fits = False
         if not fits:
             raise VerificationFailed("the gateway's answer is not about the uses that were reported")
         return answer

@@ -169,7 +169,7 @@ def _use(authorization_id: Hash32, item: Report, meters: Sequence[Counter], ask:
     if item.note:
         asked["note"] = item.note
     if item.region or item.evidence or item.note:
-        # Everything else is a digest, a number, a code or a word of the policy.
+        # Everything else is a digest, a number, a code or a word that is looked at once.
         refuse_personal({"region": item.region, "evidence": list(item.evidence), "note": item.note}, "use")
     written = _written(asked)
     return Use(
@@ -212,6 +212,7 @@ def _units(counts: dict[str, int], meters: Sequence[Counter]) -> tuple[Quad, dic
 def _stated_word(word: str) -> None:
     if parse_counter(word).of_response:
         raise InputInvalid(f"{word} is no meter of this policy, and nothing that uses state", field="counts")
+    refuse_personal(word, "counts")
 
 
 def _seconds(value: str | int) -> int:
