@@ -830,27 +830,23 @@ def test_a_long_batch_keeps_nobody_from_asking(running: Exchange) -> None:
 def test_who_asks_while_a_recorder_closes_is_answered(tmp_path: Path) -> None:
     usage, at = open_usage(tmp_path / "usage.db"), recording.authorization("closing")
 
+    class Slow(SimpleQueue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            if item is not None:
+                closing.start()
+                closing.join(0.3)  # whoever closes may come in between
+            super().put(item)
+
     async def work(recorder: Recorder) -> None:
-        await recorder.record(recording.use(at, "before"))
-        closing = threading.Thread(target=recorder.close)
-
-        class Slow(SimpleQueue[Any]):
-            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-                if item is not None:
-                    closing.start()
-                    closing.join(0.3)  # whoever closes may come in between
-                super().put(item)
-
-        was, recorder._waiting = recorder._waiting, Slow()
-        was.put(None)
-        recorder._thread = None
         outcome = await asyncio.wait_for(recorder.record(recording.use(at, "while")), 10)
         assert outcome.entry is not None
-        await asyncio.to_thread(closing.join)
+        await asyncio.to_thread(closing.join, 10)
+        assert not closing.is_alive()
         with pytest.raises(LogUnavailable):
             await recorder.record(recording.use(at, "after"))
 
     with recording.recorder_of(usage, at) as recorder:
+        recorder._waiting, closing = Slow(), threading.Thread(target=recorder.close, daemon=True)
         asyncio.run(work(recorder))
-    assert len(recording.check(usage, at)) == 2
+    assert len(recording.check(usage, at)) == 1
     usage.dispose()
