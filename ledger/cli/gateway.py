@@ -255,6 +255,23 @@ def waiting_command(app: App) -> None:
 
 @gateway.command()
 @click.argument("authorization")
+@click.argument("leaf", type=click.IntRange(0))
+@click.option("--reason", required=True, help="Goes into a note leaf; no personal data.")
+@pass_app
+def erase(app: App, authorization: str, leaf: int, reason: str) -> None:
+    """Delete salt and payload of a leaf. Units, totals and every proof stay; this cannot be undone.
+
+    \b
+    Example:  sluice --wallet provider.json gateway erase 0x… 1002 --reason "request of 2026-11-24"
+    """
+    app.confirm()
+    made = _gateway(app).erase(parse_hash(authorization, "authorization"), leaf, reason)
+    shown = {"leaf": leaf, "note": made.leaf.index}
+    app.show(shown, lambda: click.echo(f"✓ leaf {leaf} is erased; note {made.leaf.index} says so"))
+
+
+@gateway.command()
+@click.argument("authorization")
 @click.option("--copy", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="usage.db.")
 @pass_app
 def restore(app: App, authorization: str, copy: Path) -> None:

@@ -8,7 +8,7 @@ written is not among the words of an error: those end in logs.
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Numeric,
+    Table,
     create_engine,
     event,
     make_url,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
@@ -203,6 +205,12 @@ def keep_writing(engine: Engine) -> Connection:
     if engine.dialect.name == "postgresql":
         options["isolation_level"] = "READ COMMITTED"
     return engine.connect().execution_options(**options)
+
+
+def insert_unless(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Inserts a row unless its key is taken: by another process, or by the same thing done before."""
+    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insertion(table).values(**row).on_conflict_do_nothing())
 
 
 def ask(connection: Connection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -9,7 +9,6 @@ What does not hold is disputed by its index; a credit leaf settles that.
 
 import asyncio
 import base64
-import math
 import secrets
 import threading
 import time
@@ -193,6 +192,7 @@ class _Client:
             "use_id_hash": use_id_hash(use_id),
             "asked": asked,
             "body": content or None,
+            "asked_at": int(self._clock()),
             "headers": sent,
         }
 
@@ -224,7 +224,7 @@ class _Client:
             entry = _entry(receipt)
             if response.status_code == 410 and self._copy.holds(entry.leaf):
                 raise _problem(response)  # received before, receipt and all
-            self._check(entry, use_id, version, asked, response)
+            self._check(entry, use_id, version, asked, response, pending["asked_at"])
             self._copy.keep(entry, use_id)
         except GatewayProblem:
             raise
@@ -265,7 +265,13 @@ class _Client:
         return any(is_signed_by(signer, message, self._domain, signature) for signer in self._signers)
 
     def _check(
-        self, entry: Entry, use_id: str, version: Hash32 | None, asked: dict[str, Any], response: httpx.Response
+        self,
+        entry: Entry,
+        use_id: str,
+        version: Hash32 | None,
+        asked: dict[str, Any],
+        response: httpx.Response,
+        asked_at: int,
     ) -> None:
         """Raises Disputed if a receipt does not say what was asked and received."""
         leaf, terms = entry.leaf, self._terms
@@ -295,9 +301,11 @@ class _Client:
         must(payload.get("responseSha256") == got, "is counted, and its data was not delivered")
         must(payload.get("status") == response.status_code, "speaks of another answer")
         must(response.status_code < 400 or self._count_failures, "counts an answer that failed")
-        self._check_units(leaf, payload, response)
+        self._check_units(leaf, payload, response, asked_at)
 
-    def _check_units(self, leaf: UsageLeaf, payload: Mapping[str, Any], response: httpx.Response) -> None:
+    def _check_units(
+        self, leaf: UsageLeaf, payload: Mapping[str, Any], response: httpx.Response, asked_at: int
+    ) -> None:
         """What each meter counts is in the policy both signed for, not in the provider's word of today.
 
         A count that only the provider can know is its word, kept in the payload; nothing is also right: a route need
@@ -314,9 +322,9 @@ class _Client:
             elif meter.word in stated:
                 mine = parse_uint(stated[meter.word], meter.word, 64)
             else:
-                # Seconds that nobody stated: no more than it took here. Any other word must be stated.
-                took = math.ceil(_elapsed(response)) + 1 if meter.word == "seconds" else 0
-                mine = min(leaf.units[n], took)
+                # Seconds that nobody stated: no more than have passed here. Any other word must be stated.
+                passed = int(self._clock()) - asked_at + 2 if meter.word == "seconds" else 0
+                mine = min(leaf.units[n], max(0, passed))
             if leaf.units[n] != mine:
                 words = f"leaf {leaf.index}: counts {leaf.units[n]} {meter.word}, received were {mine}"
                 raise Disputed(words, leaf=leaf.index, authorization=self.authorization_id)
@@ -627,13 +635,6 @@ def _advance(
         return (steps.throw(problem) if problem else steps.send(answer)), None, False  # type: ignore[arg-type]
     except StopIteration as done:
         return None, done.value, True
-
-
-def _elapsed(response: httpx.Response) -> float:
-    try:
-        return response.elapsed.total_seconds()
-    except RuntimeError:  # it did not come over a transport
-        return 0.0
 
 
 def _code(response: httpx.Response) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger.core.database import writing
+from ledger.core.database import insert_unless, writing
 from ledger.core.errors import VerificationFailed
 from ledger.core.hashing import canonical_json, sha256
 from ledger.core.ids import Hash32, hash_of
@@ -50,7 +49,7 @@ class Copy:
     def ask(self, pending: Mapping[str, Any]) -> None:
         """Keeps a request before it is sent: a lost answer can be asked for again."""
         with writing(self._usage) as connection:
-            connection.execute(_insert(self._usage, schema.requests, pending))
+            insert_unless(connection, schema.requests, pending)
 
     def asked(self, use_id_hashes: Iterable[Hash32]) -> list[dict[str, Any]]:
         """Requests without a receipt among these use ids."""
@@ -141,7 +140,7 @@ class Copy:
             "receipt": receipt,
             "raised_at": int(self._clock()),
         }
-        connection.execute(_insert(self._usage, schema.disputes, row))
+        insert_unless(connection, schema.disputes, row)
 
     def withdraw(self, index: int) -> None:
         """A leaf is not disputed any more."""
@@ -259,8 +258,3 @@ class _Checker:
             raise Disputed(f"leaf {leaf.index}: its totals do not follow from the leaf before", leaf=leaf.index)
         if leaf.kind in (Kind.REFUSAL, Kind.CREDIT, Kind.NOTE) and leaf.units != NO_UNITS:
             raise Disputed(f"leaf {leaf.index}: a {Kind(leaf.kind).name} counts nothing", leaf=leaf.index)
-
-
-def _insert(engine: Engine, table: Any, row: Mapping[str, Any]) -> Any:
-    insertion = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
-    return insertion(table).values(**row).on_conflict_do_nothing()

@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, func, select, update
 
 from ledger.core.checkpoint import checkpoint
-from ledger.core.database import writing
+from ledger.core.database import insert_unless, writing
 from ledger.core.errors import Conflict, InputInvalid, NotFound, Refused, VerificationFailed
 from ledger.core.hashing import canonical_json, sha256
 from ledger.core.ids import ZERO_ADDRESS, Address, Hash32, hash_of
@@ -28,7 +27,16 @@ from ledger.metering import heads, schema, x402
 from ledger.metering.admission import TO_SETTLE
 from ledger.metering.counting import Counter
 from ledger.metering.duty import HeadDuty
-from ledger.metering.log import NO_UNITS, Entry, SignedHead, UsageLog, read_entries, read_tile, receipt_of
+from ledger.metering.log import (
+    NO_UNITS,
+    Entry,
+    SignedHead,
+    UsageLog,
+    erase_payload,
+    read_entries,
+    read_tile,
+    receipt_of,
+)
 from ledger.metering.personal import refuse_personal
 from ledger.metering.policy import Policy
 from ledger.metering.recorder import Recorder
@@ -294,12 +302,11 @@ class Gateway:
             "raised_at": int(self._clock()),
         }
         mine = table.c.authorization == authorization_id
-        insertion = postgresql.insert if self._usage.dialect.name == "postgresql" else sqlite.insert
         with writing(self._usage) as connection:
             open_ = select(func.count()).select_from(table).where(mine, table.c.answer.is_(None))
             if connection.execute(open_).scalar_one() >= OPEN_DISPUTES:
                 raise Refused(f"{OPEN_DISPUTES} disputes wait for an answer already")
-            connection.execute(insertion(table).values(**claim).on_conflict_do_nothing())
+            insert_unless(connection, table, claim)
             answer = connection.execute(select(table.c.answer).where(mine, table.c.index == index)).scalar()
         if answer is None and self._credit_up_to:
             log = self.log(authorization_id)
@@ -332,28 +339,52 @@ class Gateway:
     def _give_back(self, authorization_id: Hash32, why: dict[str, Any]) -> Entry | None:
         """A credit leaf of what is owed for credited leaves and not given yet; None: nothing is."""
         row = self.row(authorization_id)
-        domain, now = self._domains[row["ledger"]], int(self._clock())
 
-        def make(log: UsageLog) -> Entry | None:
-            owed, last = self._owed(row, log), log.last
-            if owed <= 0 or last is None:
-                return None
-            salt, written = secrets.token_bytes(SALT_BYTES), canonical_json(why | {"credit": str(owed)})
-            leaf = log.next_leaf(
-                use_id_hash=use_id_hash(secrets.token_hex(32)),
-                units=NO_UNITS,
-                kind=Kind.CREDIT,
-                purpose=last.purpose,
-                modality=last.modality,
-                version=last.version,
-                payload_hash=payload_hash(salt, written),
-                event_time=now,
-                now=now,
-                credit=owed,
-            )
-            return Entry(leaf, hash_of(sha256(written)), salt, written, self._signer.sign(receipt_of(leaf), domain))
+        def make(_: Connection, log: UsageLog) -> Entry | None:
+            owed = self._owed(row, log)
+            return self._own_leaf(row, log, Kind.CREDIT, why | {"credit": str(owed)}, owed) if owed > 0 else None
 
         return self.recorder.write(authorization_id, make)
+
+    def erase(self, authorization_id: Hash32, index: int, reason: str) -> Entry:
+        """Deletes salt and payload of a leaf: nobody can show any more what it was about. The leaf, all totals and
+        every proof stay; a note leaf says that it was done, and why.
+
+        Raises:
+            Conflict: it is erased already.
+        """
+        refuse_personal(reason, "reason")
+        row = self.row(authorization_id)
+        self._entry_at(authorization_id, index)
+
+        def make(connection: Connection, log: UsageLog) -> Entry:
+            if not erase_payload(connection, authorization_id, index):
+                raise Conflict(f"leaf {index} is erased already", leaf=index)
+            return self._own_leaf(row, log, Kind.NOTE, {"erased": index, "reason": reason})
+
+        made = self.recorder.write(authorization_id, make)
+        assert made is not None
+        return made
+
+    def _own_leaf(self, row: Row, log: UsageLog, kind: Kind, document: dict[str, Any], credit: int = 0) -> Entry:
+        """A leaf of the provider's own, after the last: it counts nothing."""
+        last, now = log.last, int(self._clock())
+        assert last is not None  # there is a leaf it is about
+        salt, written = secrets.token_bytes(SALT_BYTES), canonical_json(document)
+        leaf = log.next_leaf(
+            use_id_hash=use_id_hash(secrets.token_hex(32)),
+            units=NO_UNITS,
+            kind=kind,
+            purpose=last.purpose,
+            modality=last.modality,
+            version=last.version,
+            payload_hash=payload_hash(salt, written),
+            event_time=now,
+            now=now,
+            credit=credit,
+        )
+        signature = self._signer.sign(receipt_of(leaf), self._domains[row["ledger"]])
+        return Entry(leaf, hash_of(sha256(written)), salt, written, signature)
 
     def _owed(self, row: Row, log: UsageLog, besides: int | None = None) -> int:
         """What credited leaves (and leaf `besides`) cost as of now, less what was credited: token units."""
@@ -393,12 +424,10 @@ class Gateway:
             "raised_at": int(self._clock()),
             "answer": answer,
         }
-        insertion = postgresql.insert if self._usage.dialect.name == "postgresql" else sqlite.insert
-        keys = [table.c.authorization, table.c.receipt_hash]
+        mine = (table.c.authorization == authorization_id) & (table.c.index == index)
         with writing(self._usage) as connection:
-            connection.execute(
-                insertion(table).values(**claim).on_conflict_do_update(index_elements=keys, set_={"answer": answer})
-            )
+            insert_unless(connection, table, claim)
+            connection.execute(update(table).where(mine).values(answer=answer))
 
     def _entry_at(self, authorization_id: Hash32, index: int) -> Entry:
         with self._usage.connect() as connection:

@@ -3,9 +3,8 @@
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger.core.database import writing
+from ledger.core.database import insert_unless, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Address, Hash32
 from ledger.core.signing import is_signed_by
@@ -38,8 +37,7 @@ def put(connection: Connection, signed: SignedHead) -> None:
         "provider_signature": signed.provider_signature,
         "consumer_signature": signed.consumer_signature,
     }
-    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(insertion(table).values(**row).on_conflict_do_nothing())  # another process may have made it, too
+    insert_unless(connection, table, row)  # another process may have made it, too
     known = connection.execute(select(table).where(where)).mappings().one()
     if known["head"] != head.as_json():
         raise Conflict(f"another head of {head.size} leaves is stored", size=head.size)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger.core.database import Target, ask, open_database, writing
+from ledger.core.database import Target, ask, insert_unless, open_database, writing
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import Hash32, hash_of, raw
 from ledger.core.merkle import CompactRange, Nodes, Tree, leaf_hash
@@ -223,8 +222,7 @@ class UsageLog:
         row = _held(connection, self.authorization_id)
         if row is None:
             empty = {"authorization": self.authorization_id, "size": 0, "nodes": b""}
-            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(insertion(schema.logs).values(**empty).on_conflict_do_nothing())
+            insert_unless(connection, schema.logs, empty)
             row = _held(connection, self.authorization_id)
             assert row is not None
         if row.size == len(self):
@@ -541,6 +539,13 @@ def _row(entry: Entry, encoded: bytes) -> tuple[Any, ...]:
         None if entry.written is None else entry.written.decode(),
         None if entry.signature is None else raw(entry.signature),
     )
+
+
+def erase_payload(connection: Connection, authorization_id: Hash32, index: int) -> bool:
+    """Deletes what a leaf's commitment opens to; False if it is gone already."""
+    table = schema.leaves
+    mine = (table.c.authorization == authorization_id) & (table.c.index == index) & table.c.salt.is_not(None)
+    return bool(connection.execute(update(table).where(mine).values(salt=None, payload=None)).rowcount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from re import Pattern
 from typing import Any
 
 import msgspec
+from anyio import CancelScope
 from anyio.to_thread import run_sync
 from msgspec.structs import replace
 from starlette.responses import Response
@@ -164,11 +165,11 @@ class MeterMiddleware:
             stated = parse_stated(answer.header(STATED))
             given = Delivered(answer.body, answer.header(b"content-type"), time.monotonic() - began, stated)
             use = self._delivered(route, use, answer.status, given, len(answer.body), sha256(answer.body).hex())
+            recorded = await record(use)
         except BaseException:
             if begun:
-                await run_sync(gateway.recorder.give_up, id_, use.use_id_hash)
+                await self._give_up(use)
             raise
-        recorded = await record(use)
         if recorded.known or recorded.reason is not None:
             await self._refuse(recorded, use, scope, receive, send, answer)
             return
@@ -179,13 +180,18 @@ class MeterMiddleware:
     async def _failed(self, use: Use, answer: Answer, scope: Scope, receive: Receive, send: Send, begun: bool) -> None:
         """A failed answer is no use; and it is for who might have used, only."""
         if begun:
-            await run_sync(self._gateway.recorder.give_up, use.authorization_id, use.use_id_hash)
+            await self._give_up(use)
         else:
             asked = await self._gateway.recorder.record(replace(use, only_ask=True))
             if asked.entry is not None and not (asked.known and asked.reason is None):
                 await self._refuse(asked, use, scope, receive, send, None)
                 return
         await answer.send(send)
+
+    async def _give_up(self, use: Use) -> None:
+        """Whatever was held for it is free again, even if whoever asked has gone."""
+        with CancelScope(shield=True):
+            await run_sync(self._gateway.recorder.give_up, use.authorization_id, use.use_id_hash)
 
     async def _stream(self, route: "_Route", use: Use, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the answer on, and holds its end back until it is recorded. One that breaks off has no end.
@@ -199,10 +205,9 @@ class MeterMiddleware:
         except BaseException:
             broke = True
             if not (relay.counts and relay.length and route.rule.count_aborted):
-                await run_sync(recorder.give_up, id_, use.use_id_hash)
-                raise
+                raise  # given up by whoever began it
         if not relay.counts or not (relay.complete or relay.length):
-            await run_sync(recorder.give_up, id_, use.use_id_hash)
+            await self._give_up(use)
             return
         media, stated = first(relay.headers, b"content-type"), parse_stated(first(relay.headers, STATED))
         given = Delivered(b"", media, time.monotonic() - began, stated, length=relay.length)

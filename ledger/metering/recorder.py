@@ -20,11 +20,10 @@ from typing import Any, TypeAlias
 import msgspec
 import psycopg
 from sqlalchemy import Connection, Engine, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.core import codes
-from ledger.core.database import keep_writing
+from ledger.core.database import insert_unless, keep_writing
 from ledger.core.errors import Conflict, SluiceError
 from ledger.core.hashing import canonical_json
 from ledger.core.ids import Address, Hash32
@@ -44,7 +43,7 @@ OPEN_LOGS = 1_000  # views kept in memory; a log that is not among them is read 
 
 Counted: TypeAlias = dict[Count, int]
 Found: TypeAlias = dict[tuple[Hash32, Hash32], "Standing | SluiceError"]
-Make: TypeAlias = Callable[[UsageLog], Entry | None]
+Make: TypeAlias = Callable[[Connection, UsageLog], Entry | None]
 
 
 class UnderWay(Conflict):
@@ -98,7 +97,7 @@ class Recorder:
         self._waiting: SimpleQueue[tuple[Use, asyncio.Future[Recorded]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
-        self._closed = False
+        self._closed = self._ended = False  # nobody comes in any more; nothing is written any more
         self._entrance = threading.Lock()  # who comes in while the recorder closes is let in or turned away
 
     # ------------------------------------------------------------------------------------------ together
@@ -132,6 +131,7 @@ class Recorder:
         if thread is not None:
             thread.join()
         with self._lock:
+            self._ended = True
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -325,12 +325,12 @@ class Recorder:
         return signed
 
     def write(self, authorization_id: Hash32, make: Make) -> Entry | None:
-        """Appends what `make(log)` gives, under the log's lock: a credit, a fee, a note. None: nothing."""
+        """Appends what `make(connection, log)` gives, under the log's lock: a credit, a note. None: nothing."""
         with self._lock:
             try:
                 with self._writing() as connection:
                     log = self._open(connection, authorization_id)
-                    entry = make(log)
+                    entry = make(connection, log)
                     grown = log.write(connection, [entry]) if entry is not None else None
                 if grown is not None:
                     log.take(grown)
@@ -385,6 +385,8 @@ class Recorder:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction on the connection this recorder keeps: taking one from the pool costs as much as a query."""
+        if self._ended:
+            raise LogUnavailable("this gateway is closed; ask again with the same use id")
         if self._connection is None:
             self._connection = keep_writing(self._usage)
         try:
@@ -487,14 +489,13 @@ def _read_counts(
         standing = _standing(found, use)
         wanted.update(admission.counters_of(standing, use.request, moment.now))
     table, counted = schema.counters, {}
-    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for count in sorted(wanted):
         where = [table.c[name] == value for name, value in count._asdict().items()]
         query = select(table.c.value).where(*where).with_for_update()
         value = connection.execute(query).scalar()
         if value is None:
             # The row has to be there to be held.
-            connection.execute(insertion(table).values(**count._asdict(), value=0).on_conflict_do_nothing())
+            insert_unless(connection, table, count._asdict() | {"value": 0})
             value = connection.execute(query).scalar_one()
         counted[count] = value
     return counted

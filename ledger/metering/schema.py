@@ -107,6 +107,7 @@ requests = Table(
     Column("use_id_hash", String(66), nullable=False, index=True),
     Column("asked", JSON, nullable=False),  # the request in the form that its hash is taken of
     Column("body", LargeBinary),
+    Column("asked_at", BigInteger, nullable=False),  # seconds
     Column("headers", JSON, nullable=False),
 )
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from ledger.core.database import writing
+from ledger.core.database import insert_unless, writing
 from ledger.core.errors import InputInvalid, NotFound, Refused, SluiceError
 from ledger.core.hashing import keccak256, sha256
 from ledger.core.ids import ZERO_HASH, Address, Hash32, hash_of
@@ -189,9 +188,8 @@ class Sessions:
                     raise Refused("a later grant for this agent is known, or one of the same second")
                 connection.execute(update(table).where(place).values(grant=grant.as_json()))
             else:
-                row_ = {"authorization": grant.authorization_id, "key": grant.key, "grant": grant.as_json()}
-                insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-                connection.execute(insertion(table).values(**row_).on_conflict_do_nothing())
+                given = {"authorization": grant.authorization_id, "key": grant.key, "grant": grant.as_json()}
+                insert_unless(connection, table, given)
         return grant
 
     def granted(self, authorization_id: Hash32, key: Address) -> AgentGrant | None:

@@ -609,7 +609,7 @@ def test_seconds_that_nobody_stated_are_no_more_than_it_took(running: Exchange) 
     log = running.gateway.log(running.world.id(terms))
     entry = forged(running, terms, log, Kind.USE, (1, 10**9, 0, 0), SERVED)
     with pytest.raises(Disputed, match="seconds"):
-        consumer._check_units(entry.leaf, entry.payload or {}, httpx.Response(200, content=b"{}"))
+        consumer._check_units(entry.leaf, entry.payload or {}, httpx.Response(200, content=b"{}"), int(running.clock()))
 
 
 def test_a_leaf_from_the_future_is_not_signed(running: Exchange) -> None:

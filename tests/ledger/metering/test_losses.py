@@ -11,12 +11,13 @@ import pytest
 from ledger.chain.decode import Reverted
 from ledger.core.errors import Conflict, NotFound, VerificationFailed
 from ledger.core.ids import hash_of
+from ledger.core.merkle import verify_inclusion
 from ledger.core.ratecard import MAX_UNITS, Meter, RateCard, Tier
 from ledger.core.terms import Quad, UsageCeiling, UsageHead
 from ledger.metering import x402
 from ledger.metering.client import UseRefused
 from ledger.metering.duty import SILENT, HeadDuty, Waiting, waiting
-from ledger.metering.log import SignedHead, UsageLog, ceiling_of, open_usage
+from ledger.metering.log import SignedHead, UsageLog, ceiling_of, open_usage, read_entries
 from ledger.metering.redeem import Chosen, Redeeming, Settled, choose, settlement_of, why_now
 from ledger.metering.restore import restore_log
 from tests.exchange import Exchange
@@ -249,3 +250,24 @@ def test_a_lost_log_comes_back_from_the_consumers_copy_with_the_same_root(runnin
     stranger = replace(terms, provider=running.world.stranger.address)
     with pytest.raises((VerificationFailed, NotFound)):
         restore_log(copy, other, stranger, running.world.domain(terms))
+
+
+def test_an_erased_use_says_nothing_and_still_proves_what_it_cost(running: Exchange) -> None:
+    terms = running.open()
+    consumer = running.consumer(terms)
+    for _ in range(3):
+        use(consumer, running)
+    id_ = running.world.id(terms)
+    before = running.gateway.log(id_)
+    note = running.gateway.erase(id_, 1, "request of the subject")
+    assert note.payload == {"erased": 1, "reason": "request of the subject"}
+    with running.usage.connect() as connection:
+        erased, kept = read_entries(connection, id_, 1, 2)
+    assert (erased.salt, erased.written, kept.written is None) == (None, None, False)
+    after = running.gateway.log(id_)
+    assert after.tree.root(3) == before.tree.root()
+    assert after.units == before.units
+    assert verify_inclusion(after.root(), 4, 1, erased.leaf.hash(), after.tree.inclusion(1))
+    with pytest.raises(Conflict, match="erased already"):
+        running.gateway.erase(id_, 1, "again")
+    assert consumer.sign_head().head.units == (3, 15, 0, 0)  # it has its own copy

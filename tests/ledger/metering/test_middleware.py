@@ -11,12 +11,13 @@ import httpx
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import OperationalError
 
 from ledger.core.terms import AuthorizationTerms
 from ledger.core.usage_leaf import Kind
 from ledger.metering.client import AsyncConsumer, Consumer, GatewayProblem, UseRefused
 from ledger.metering.copy import Disputed
-from ledger.metering.log import open_usage, read_entries
+from ledger.metering.log import UsageLog, open_usage, read_entries
 from ledger.metering.middleware import Metered, MeterMiddleware
 from ledger.metering.proxy import Proxy
 from tests.exchange import Exchange, served
@@ -180,6 +181,26 @@ def test_what_must_not_be_done_twice_is_asked_for_first(running: Exchange, front
     assert calls == ["match"]
     with pytest.raises(GatewayProblem, match="another request"):
         consumer.request("POST", "/match", **options | {"content": b'{"name": "unknown"}'})
+
+
+def test_what_was_done_and_not_recorded_can_be_asked_for_again(
+    running: Exchange, front: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, calls = front
+    consumer = consumer_of(running, url)
+    options: dict[str, Any] = {"purpose": "RESEARCH", "content": b'{"name": "known"}', "use_id": "f" * 64}
+    options["headers"] = {"content-type": "application/json"}
+
+    def fails(*_: Any) -> None:
+        raise OperationalError("INSERT", {}, Exception("disk full"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(UsageLog, "write", fails)
+        with pytest.raises(GatewayProblem, match="could not be written"):
+            consumer.request("POST", "/match", **options)
+    assert entries(running, consumer) == []
+    assert consumer.request("POST", "/match", **options).entry.leaf.index == 0
+    assert calls == ["match", "match"]
 
 
 def test_who_is_refused_once_is_refused_before_the_application_works(running: Exchange, front: Any) -> None:
