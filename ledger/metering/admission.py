@@ -1,6 +1,6 @@
 """May this use be served? Decided at every use, from values, before anything is delivered.
 
-What is made anew for every use is a msgspec struct: one is made in a fifth of the time of a frozen dataclass.
+What is made anew for every use is a msgspec struct: one is made in a tenth of the time of a frozen dataclass.
 """
 
 from collections.abc import Iterator, Mapping
