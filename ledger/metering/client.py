@@ -26,16 +26,15 @@ from ledger.core.ids import Address, Hash32, hash_of, parse_bytes, parse_hash
 from ledger.core.parse import load_json, parse_uint
 from ledger.core.ratecard import RateCard
 from ledger.core.signing import Signer, is_signed_by
-from ledger.core.terms import AgentGrant, AuthorizationTerms, GatewaySession, Quad, UsageCeiling, UsageHead
+from ledger.core.terms import AgentGrant, AuthorizationTerms, Quad, UsageCeiling, UsageHead
 from ledger.core.typed_data import Domain
 from ledger.core.usage_leaf import Kind, UsageLeaf, payload_hash, use_id_hash
 from ledger.metering import asking
 from ledger.metering.copy import Copy, Disputed
 from ledger.metering.counting import Delivered, count, parse_counter
 from ledger.metering.log import NO_UNITS, Entry, SignedHead, receipt_of
-from ledger.metering.sessions import origin_hash
+from ledger.metering.sessions import session_request
 
-SESSION_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
 CLOCK_TOLERANCE = 900  # seconds a provider's clock may be ahead of this one
 TRIES = 3
 PAGE = 1_000  # leaves
@@ -454,16 +453,7 @@ class _Client:
         raise AssertionError("unreachable")
 
     def _open_session(self) -> Steps[None]:
-        session = GatewaySession(
-            authorization_id=self.authorization_id,
-            gateway=origin_hash(self._gateway),
-            nonce=hash_of(secrets.token_bytes(32)),
-            expires_at=int(self._clock()) + SESSION_SECONDS,
-        )
-        body: dict[str, Any] = {
-            "session": session.as_json(),
-            "signature": self._signer.sign(session, self._domain),
-        }
+        body = session_request(self.authorization_id, self._gateway, self._signer, self._domain, self._clock())
         if self._grant is not None:
             body |= {"grant": self._grant[0].as_json(), "grantSignature": self._grant[1]}
         response = yield httpx.Request("POST", f"{self._gateway}/v1/sessions", json=body)

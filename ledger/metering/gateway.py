@@ -6,7 +6,7 @@ the provider's. What a request without a session asks for is neither served nor 
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, update
@@ -435,8 +435,3 @@ class Gateway:
         if not found or found[0].leaf.index != index:
             raise NotFound(f"the log has no leaf {index}")
         return found[0]
-
-
-def policies_by_digest(documents: Sequence[bytes], read: Callable[[bytes], Policy]) -> dict[Hash32, Policy]:
-    """Policies by the SHA-256 of their bytes, which is what terms and versions pin."""
-    return {hash_of(sha256(document)): read(document) for document in documents}

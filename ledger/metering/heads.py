@@ -5,11 +5,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select, update
 
 from ledger.core.database import insert_unless, writing
-from ledger.core.errors import Conflict, NotFound, VerificationFailed
-from ledger.core.ids import Address, Hash32
-from ledger.core.signing import is_signed_by
+from ledger.core.errors import Conflict, NotFound
+from ledger.core.ids import Hash32
 from ledger.core.terms import UsageHead
-from ledger.core.typed_data import Domain
 from ledger.metering import schema
 from ledger.metering.log import SignedHead
 
@@ -82,12 +80,6 @@ def at_size(connection: Connection, authorization_id: Hash32, size: int) -> Sign
     if row is None:
         raise NotFound(f"there is no head of {size} leaves for {authorization_id}")
     return _signed(row)
-
-
-def check_signature(head: UsageHead, wallet: Address, domain: Domain, signature: str) -> None:
-    """Raises VerificationFailed if `wallet` did not sign this head in this domain."""
-    if not is_signed_by(wallet, head, domain, signature):
-        raise VerificationFailed(f"the head of {head.size} leaves is not signed by {wallet}", size=head.size)
 
 
 def _signed(row: Any) -> SignedHead:

@@ -223,10 +223,7 @@ class MeterMiddleware:
     # --------------------------------------------------------------------------------------------- parts
 
     def _session(self, scope: Scope) -> Session:
-        given = first(scope["headers"], b"authorization")
-        if given[:7].lower() != "bearer ":
-            raise NotAuthenticated("open a session first: POST /v1/sessions")
-        session = self._gateway.sessions.find(given[7:].strip(), to_use=True)
+        session = self._gateway.sessions.of_header(first(scope["headers"], b"authorization"), to_use=True)
         if session.role == PROVIDER:
             raise NotAuthenticated("a provider's session reports uses; it does not use data")
         return session

@@ -1,6 +1,5 @@
 """The provider's side of reporting: uses metered elsewhere, sent to its gateway in batches."""
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import httpx
 
 from ledger.core.errors import InputInvalid, Refused, VerificationFailed
-from ledger.core.ids import ZERO_HASH, Hash32, hash_of
+from ledger.core.ids import ZERO_HASH, Hash32
 from ledger.core.parse import load_json
 from ledger.core.signing import Signer
-from ledger.core.terms import GatewaySession, UsageHead
+from ledger.core.terms import UsageHead
 from ledger.core.typed_data import Domain
-from ledger.metering.sessions import origin_hash
-
-SESSION_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
+from ledger.metering.sessions import session_request
 
 
 class ReportFailed(Refused):
@@ -77,13 +74,7 @@ class Reporter:
         return answer
 
     def _open_session(self) -> None:
-        session = GatewaySession(
-            authorization_id=ZERO_HASH,
-            gateway=origin_hash(self._gateway),
-            nonce=hash_of(secrets.token_bytes(32)),
-            expires_at=int(self._clock()) + SESSION_SECONDS,
-        )
-        body = {"session": session.as_json(), "signature": self._signer.sign(session, self._domain)}
+        body = session_request(ZERO_HASH, self._gateway, self._signer, self._domain, self._clock())
         self._token = _json(self._post("/v1/sessions", body, {}))["token"]
 
     def _post(self, path: str, body: Any, headers: Mapping[str, str]) -> httpx.Response:

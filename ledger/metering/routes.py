@@ -37,10 +37,7 @@ def create_gateway(gateway: Gateway) -> FastAPI:
         return problem_of(error)
 
     def session(request: Request) -> Session:
-        token = request.headers.get("authorization", "")
-        if token[:7].lower() != "bearer ":
-            raise NotAuthenticated("open a session first: POST /v1/sessions")
-        return gateway.sessions.find(token[7:].strip())
+        return gateway.sessions.of_header(request.headers.get("authorization", ""))
 
     def of(request: Request, authorization_id: str) -> Hash32:
         """The authorization, if this session is for it."""

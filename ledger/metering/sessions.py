@@ -18,7 +18,7 @@ from ledger.core.database import insert_unless, writing
 from ledger.core.errors import InputInvalid, NotFound, Refused, SluiceError
 from ledger.core.hashing import keccak256, sha256
 from ledger.core.ids import ZERO_HASH, Address, Hash32, hash_of
-from ledger.core.signing import is_signed_by, recover
+from ledger.core.signing import Signer, is_signed_by, recover
 from ledger.core.terms import AgentGrant, GatewaySession
 from ledger.core.typed_data import Domain
 from ledger.metering import schema
@@ -52,6 +52,22 @@ class Session:
 def origin_hash(origin: str) -> Hash32:
     """How a session names the gateway it is for: Keccak-256 of the URL its consumers see."""
     return hash_of(keccak256(origin.rstrip("/").encode()))
+
+
+ASKED_SECONDS = 2700  # less than a gateway allows: the two clocks may differ
+
+
+def session_request(
+    authorization_id: Hash32, gateway: str, signer: Signer, domain: Domain, now: float
+) -> dict[str, Any]:
+    """What opens a session at a gateway: `POST /v1/sessions` takes it once."""
+    session = GatewaySession(
+        authorization_id=authorization_id,
+        gateway=origin_hash(gateway),
+        nonce=hash_of(secrets.token_bytes(32)),
+        expires_at=int(now) + ASKED_SECONDS,
+    )
+    return {"session": session.as_json(), "signature": signer.sign(session, domain)}
 
 
 class Sessions:
@@ -102,6 +118,12 @@ class Sessions:
         except IntegrityError:
             raise NotAuthenticated("this session request was used before") from None
         return {"token": token, "expiresAt": asked.expires_at, "role": role}
+
+    def of_header(self, authorization: str, *, to_use: bool = False) -> Session:
+        """As `find`, by an Authorization header (RFC 6750)."""
+        if authorization[:7].lower() != "bearer ":
+            raise NotAuthenticated("open a session first: POST /v1/sessions")
+        return self.find(authorization[7:].strip(), to_use=to_use)
 
     def find(self, token: str, *, to_use: bool = False) -> Session:
         """The session with this token. A key that may not sign any more ends its sessions with it.
